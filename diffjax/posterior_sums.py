@@ -1,0 +1,551 @@
+"""Posterior sums over the points of an empirical measure, streamed and safe at small noise.
+
+The measure `sum_mu W_mu delta_{a_mu}` is seen through the channel `x = s a + sigma z`. Everything
+that the empirical score needs is a sum over the logits
+
+    l_mu(x) = log W_mu - |x - s a_mu|^2 / (2 sigma^2),                                          (1)
+    w_mu = exp(l_mu - log Z),   log Z = log sum_mu exp(l_mu)                                    (2)
+
+(Biroli, Bonnaire, de Bortoli, Mezard 2024, arXiv:2402.18491, eq. 5: score = (s E[a|x] - x) /
+sigma^2). One pass with an online softmax (`posterior_stream`) gives sums and the candidates with
+the largest logits. A matrix product computes (1) with an error of about `eps |x| |a| / sigma^2`;
+the candidates are therefore compared again by direct differences. With the residual `r = x - s a_0`
+of the best one, computed to one rounding of itself, and `delta_k = s (a_0 - a_k)`,
+
+    l_k - l_0 = log W_k - log W_0 - delta_k . (delta_k + 2 r) / (2 sigma^2),                    (3)
+
+in which nothing large cancels. The candidates' coarse terms leave the sums and (3) replaces them.
+Where the terms left over are negligible they are set to zero instead of trusting a difference.
+
+Where more candidates matter than are held, a second pass holds `WIDE` of them; where that is
+still too few, the flag `unresolved` is raised. Row-wise means: neither the chunk size nor the other
+states of the batch change a result beyond rounding.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from diffjax.posterior_points import (
+    Block,
+    PointBlocks,
+    Query,
+    block_points,
+    block_values,
+    exact_residual,
+    logits,
+    make_query,
+    pinned_logits,
+    point_blocks,
+)
+from diffjax.posterior_stream import HELD, WIDE, Stream, largest, scan_blocks, stream
+
+__all__ = [
+    "PointBlocks",
+    "PosteriorSums",
+    "block_points",
+    "block_values",
+    "point_blocks",
+    "posterior_covariance_product",
+    "posterior_index",
+    "posterior_log_weights",
+    "posterior_sums",
+]
+
+WINDOW = 40.0
+"""Points this many nats below the best are resolved (e^-40 = 4e-18)."""
+TOLERANCE = 1e-3
+"""Error of a log-weight, in nats, that is acceptable without comparison by differences."""
+SAFETY = 4.0
+"""Rounding errors of logits over `eps |x| |a| / sigma^2`: the largest seen is below 2."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PosteriorSums:
+    """Sums over the posterior weights `w_mu` of `(...)` states.
+
+    Attributes:
+      log_normaliser: `(...)`, `log Z` of equation (2), without `(2 pi sigma^2)^(-d/2)`.
+      mean: `(..., v)`, `sum_mu w_mu v_mu`, or None without values.
+      residual: `(..., d)`, `x - s E[a|x]` to the last digits, or None unless the values are the
+        points. The score is `-residual / std**2`; computing it from `mean` loses digits at small
+        noise, where `x` and `s mean` agree in most of theirs.
+      participation: `(...)`, `Y_2 = sum_mu w_mu^2`.
+      top_index: `(..., k)` points of largest weight, decreasing; -1 where fewer have weight.
+      top_log_weight: `(..., k)`, `log w_mu` of these.
+      log_own: `(...)`, `log w_own`, or None.
+      log_others: `(...)`, `log(1 - w_own)`, accurate also where `w_own` rounds to 1, or None.
+      unresolved: `(...)`, True where log-weights may be wrong by more than 1e-3 nats, or where the
+        result is not finite.
+    """
+
+    log_normaliser: jax.Array
+    mean: jax.Array | None
+    residual: jax.Array | None
+    participation: jax.Array
+    top_index: jax.Array
+    top_log_weight: jax.Array
+    log_own: jax.Array | None
+    log_others: jax.Array | None
+    unresolved: jax.Array
+
+
+class _Fine(NamedTuple):
+    """Weights of the candidates (`K`; an own point comes last) and what remains outside them."""
+
+    index: jax.Array  # (B, K), m c where there is none
+    log_weight: jax.Array  # (B, K), normalised
+    pivot: jax.Array  # (B, d), point a_0
+    residual: jax.Array  # (B, d), x - s a_0
+    log_normaliser: jax.Array  # (B,)
+    log_own: jax.Array | None  # (B,)
+    log_others: jax.Array | None  # (B,)
+    entered: jax.Array  # (B, held), terms of the candidates in the sums of the stream
+    log_shift: jax.Array  # (B,), log w_mu - z_mu outside the candidates
+    factor: jax.Array  # (B,), weights over terms of the stream; 0 where the rest is negligible
+    unresolved: jax.Array  # (B,)
+
+
+def posterior_sums(
+    blocks: PointBlocks,
+    x,
+    scale,
+    std,
+    *,
+    values="points",
+    own=None,
+    top: int = 8,
+    refine: bool = True,
+    precision="highest",
+) -> PosteriorSums:
+    """Normaliser, mean, participation and best points of the posterior, in one streamed pass.
+
+    Log-weights of points within 40 nats of the best, and `log_normaliser`, are within 1e-3 nats
+    plus two units in the last place, or `unresolved` says that they may not be. Derivatives are
+    those of the exact sums, in forward and reverse mode; which points are candidates is held fixed.
+
+    Args:
+      blocks: points from `point_blocks`.
+      x: `(..., d)` states; 16-bit states are computed in float32.
+      scale: `s >= 0`, broadcast against `x.shape[:-1]`. At 0 the posterior is the prior.
+      std: `sigma > 0`, likewise. At 0 results are not finite and `unresolved` is True.
+      values: "points" for the posterior mean of the points, None for no mean, `(n, v)` in the
+        points' order (one-hot labels, say), or `(m, c, v)` from `block_values`.
+      own: `(...)` integer index of a point in each row, for leave-one-out sums, or None.
+      top: number of best points to report (static); at most n are.
+      refine: compare the best points by differences (static).
+      precision: of matrix products, as in `jax.numpy.matmul` (static).
+
+    Returns:
+      `PosteriorSums`; 16-bit only in `mean` and `residual` of 16-bit states.
+    """
+    query, shape, out = _flat_query(blocks, x, scale, std, own)
+    stacked = _stacked(blocks, values)
+
+    def finish(coarse, fine):
+        count = min(top, blocks.size)
+        return _sums(query, blocks, coarse, fine, stacked, values, count, precision)
+
+    result = _widened(query, blocks, stacked, finish, max(HELD, top), refine, precision)
+    result = jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), result)
+    return _cast(result, out)
+
+
+def _flat_query(
+    blocks: PointBlocks, x, scale, std, own
+) -> tuple[Query, tuple[int, ...], jnp.dtype]:
+    """Query over a flat batch, the shape of the batch, and the dtype of `x`."""
+    x = jnp.asarray(x)
+    dim = blocks.centre.size
+    if x.ndim < 1 or x.shape[-1] != dim:
+        raise ValueError(
+            f"x has shape {x.shape}, expected (..., {dim}) for points of dimension {dim}"
+        )
+    out = x.dtype
+    dtype = jnp.promote_types(jnp.promote_types(out, blocks.centre.dtype), jnp.float32)
+    shape = x.shape[:-1]
+
+    def flat(a, kind):
+        return jnp.broadcast_to(jnp.asarray(a).astype(kind), shape).reshape(-1)
+
+    own = None if own is None else flat(own, jnp.int32)
+    x = x.astype(dtype).reshape(-1, dim)
+    return make_query(blocks, x, flat(scale, dtype), flat(std, dtype), own), shape, out
+
+
+def _stacked(blocks: PointBlocks, values):
+    """Values in blocks `(m, c, v)`, or None; points enter centred."""
+    if values is None:
+        return None
+    if isinstance(values, str):
+        if values != "points":
+            raise ValueError(f"values is {values!r}, expected 'points', None or an array (n, v)")
+        return blocks.centred
+    values = jnp.asarray(values)
+    return values if values.ndim == 3 else block_values(blocks, values)
+
+
+def _cast(result: PosteriorSums, dtype) -> PosteriorSums:
+    """16-bit states get their means back in 16 bits."""
+    if result.mean is None or jnp.finfo(dtype).bits >= 32:
+        return result
+    residual = None if result.residual is None else result.residual.astype(dtype)
+    fields = {**vars(result), "mean": result.mean.astype(dtype), "residual": residual}
+    return PosteriorSums(**fields)
+
+
+def _take(stack, index):
+    """Rows `(B, K, ...)` of a blocked array, by index in the points' order."""
+    flat = stack.reshape((-1, *stack.shape[2:]))
+    return jnp.take(flat, index, axis=0, mode="clip")
+
+
+def _tree_sum(terms):
+    """Sum over the last axis, sixteen at a time: error of a few roundings at any length."""
+    while terms.shape[-1] > 16:
+        width = terms.shape[-1] // 16
+        head = terms[..., : 16 * width].reshape((*terms.shape[:-1], 16, width)).sum(-2)
+        terms = jnp.concatenate([head, terms[..., 16 * width :]], -1)
+    return terms.sum(-1)
+
+
+def _rounding(query: Query, blocks: PointBlocks, index):
+    """Bound of the rounding error of the logits of points like the candidates, `(B,)`."""
+    eps = jnp.finfo(query.field.dtype).eps
+    norm = jnp.sqrt(2 * _take(blocks.half_norms, index).astype(query.field.dtype)).max(-1)
+    size = jnp.sqrt((query.field**2).sum(-1)) * norm + query.curvature * norm**2 / 2
+    return lax.stop_gradient(SAFETY * eps * size)
+
+
+def _differences(query: Query, blocks: PointBlocks, pivot, index):
+    """`a_0 - a_k` `(B, K, d)`."""
+    return pivot[:, None, :] - _take(blocks.originals, index).astype(pivot.dtype)
+
+
+def _groups(index):
+    """Candidates `(B, K)` as `(K / HELD, B, HELD)`."""
+    padded = jnp.pad(index, ((0, 0), (0, -index.shape[1] % HELD)))
+    return padded.reshape(index.shape[0], -1, HELD).swapaxes(0, 1)
+
+
+def _by_groups(function, index):
+    """`function(index)` `(B, K)`, a few candidates at a time, so that memory stays bounded."""
+    count = index.shape[1]
+    if count <= 2 * HELD:
+        return function(index)
+    out = lax.map(jax.checkpoint(function), _groups(index))
+    return out.swapaxes(0, 1).reshape(index.shape[0], -1)[:, :count]
+
+
+def _weighted(function, index, weight):
+    """`sum_k weight_k function(index)_k` for `function(index)` `(B, K, v)`, likewise."""
+
+    def total(index, weight):
+        return jnp.einsum("bk,bkv->bv", weight, function(index), precision="highest")
+
+    if index.shape[1] <= 2 * HELD:
+        return total(index, weight)
+    parts = lax.map(jax.checkpoint(lambda pair: total(*pair)), (_groups(index), _groups(weight)))
+    return parts.sum(0)
+
+
+def _relative_logits(query: Query, blocks: PointBlocks, index, pivot, residual):
+    """Equation (3) without the weights, `(B, K)`."""
+    r = (residual / query.std[:, None])[:, None, :]
+
+    def group(index):
+        delta = _differences(query, blocks, pivot, index)
+        delta = delta * query.scale[:, None, None] / query.std[:, None, None]
+        return -0.5 * _tree_sum(delta * (delta + 2 * r))
+
+    return _by_groups(group, index)
+
+
+def _coarse_logits(query: Query, blocks: PointBlocks, coarse: Stream):
+    """Logits of the candidates as they entered the stream, with derivatives."""
+    dtype = query.field.dtype
+    parts = (blocks.centred, blocks.half_norms, blocks.log_weights)
+    b, half, log_weights = (_take(part, coarse.index).astype(dtype) for part in parts)
+    return pinned_logits(coarse.logits, query.field, query.curvature, b, half, log_weights)
+
+
+def _own_logit(query: Query, blocks: PointBlocks):
+    """Logit (1) of the own point, `(B,)`, which is left out of the stream."""
+    dtype = query.field.dtype
+    parts = (blocks.centred, blocks.half_norms, blocks.log_weights)
+    b, half, log_weight = (_take(part, query.own).astype(dtype) for part in parts)
+    return (query.field * b).sum(-1) - query.curvature * half + log_weight
+
+
+def _refine(query: Query, blocks: PointBlocks, coarse: Stream, refine: bool) -> _Fine:
+    """Replaces the logits of the candidates by differences and normalises."""
+    z, index, start = _coarse_logits(query, blocks, coarse), coarse.index, coarse.index[:, 0]
+    everything = z
+    if query.own is not None:
+        own = _own_logit(query, blocks)
+        start = jnp.where(own > coarse.logits[:, 0], query.own, start)
+        index = jnp.concatenate([index, query.own[:, None]], 1)
+        everything = jnp.concatenate([z, own[:, None]], 1)
+    dtype = z.dtype
+    pivot = _take(blocks.originals, start).astype(dtype)
+    residual = exact_residual(query.x, query.scale, pivot)
+    base = -0.5 * _tree_sum((residual / query.std[:, None]) ** 2)
+    log_weights = _take(blocks.log_weights, index).astype(dtype)
+    if refine:
+        fine = log_weights + _relative_logits(query, blocks, index, pivot, residual)
+        fine = jnp.where(index < blocks.log_weights.size, fine, -jnp.inf)
+    else:
+        first = _take(blocks.log_weights, start).astype(dtype)
+        fine = everything - everything.max(-1, keepdims=True) + first[:, None]
+    return _normalised(query, blocks, coarse, z, index, fine, (pivot, residual, base, refine))
+
+
+def _normalised(query, blocks, coarse: Stream, z, index, fine, anchor) -> _Fine:
+    """Joins the candidates' logits `fine`, relative to `base`, with the rest of the stream."""
+    pivot, residual, base, refine = anchor
+    held, eps = z.shape[1], jnp.finfo(z.dtype).eps
+    # The rest is anchored on the best candidate that entered the stream: same errors, same sign.
+    shift = jnp.where(jnp.isfinite(z[:, 0]), fine[:, 0] - z[:, 0], 0)
+    entered = jnp.exp(z - coarse.peak[:, None])
+    # At most n terms below the limit: nothing to lose, and no cancelled difference to trust.
+    gap = coarse.hidden - coarse.logits[:, 0]
+    negligible = gap + jnp.log(float(blocks.size)) < jnp.log(0.01 * eps)
+    rest = jnp.where(negligible, 0, jnp.maximum(coarse.total - entered.sum(-1), 0))
+    some = rest > 0
+    log_rest = jnp.where(some, jnp.log(jnp.where(some, rest, 1)) + coarse.peak + shift, -jnp.inf)
+    others = jnp.logaddexp(jax.nn.logsumexp(fine[:, :held], -1), log_rest)
+    total, log_own, log_others = others, None, None
+    if query.own is not None:
+        own = fine[:, held]
+        total = jnp.logaddexp(others, own)
+        log_own, log_others = -jax.nn.softplus(others - own), -jax.nn.softplus(own - others)
+    bound = _rounding(query, blocks, index)
+    hides = (gap > -WINDOW - 2 * bound) if refine else True
+    return _Fine(
+        index=index,
+        log_weight=fine - total[:, None],
+        pivot=pivot,
+        residual=residual,
+        log_normaliser=base + total,
+        log_own=log_own,
+        log_others=log_others,
+        entered=entered,
+        log_shift=shift - total,
+        factor=jnp.where(some, jnp.exp(coarse.peak + shift - total), 0),
+        unresolved=(hides & (bound > TOLERANCE)) | ~jnp.isfinite(base + total),
+    )
+
+
+def _widened(query, blocks, stacked, finish, least, refine, precision):
+    """`finish(coarse, fine)`, with more candidates where the first ones leave states unresolved."""
+
+    def attempt(held):
+        coarse = stream(query, blocks, stacked, held, precision)
+        fine = _refine(query, blocks, coarse, refine)
+        return finish(coarse, fine), fine.unresolved.any()
+
+    result, again = attempt(least)
+    if not refine or least >= min(WIDE, blocks.size):
+        return result
+    return lax.cond(again, lambda: attempt(WIDE)[0], lambda: result)
+
+
+def _below_pivot(query, blocks, coarse: Stream, fine: _Fine):
+    """`a_0 - E[a|x]`, `(B, d)`: small and accurate where the posterior is narrow."""
+    dtype = query.field.dtype
+    weight = jnp.exp(fine.log_weight)
+    near = _weighted(partial(_differences, query, blocks, fine.pivot), fine.index, weight)
+    rest = _rest_moment(blocks.centred, coarse, fine, dtype)
+    offset = fine.pivot - blocks.centre.astype(dtype)
+    return near + fine.factor[:, None] * (_rest_total(coarse, fine)[:, None] * offset - rest)
+
+
+def _rest_total(coarse: Stream, fine: _Fine):
+    return jnp.maximum(coarse.total - fine.entered.sum(-1), 0)
+
+
+def _rest_moment(stacked, coarse: Stream, fine: _Fine, dtype):
+    def rows(index):
+        return _take(stacked, index).astype(dtype)
+
+    return coarse.moment - _weighted(rows, coarse.index, fine.entered)
+
+
+def _sums(query, blocks, coarse, fine: _Fine, stacked, values, top, precision) -> PosteriorSums:
+    """Everything that `posterior_sums` returns, for a flat batch."""
+    dtype, weight = query.field.dtype, jnp.exp(fine.log_weight)
+    mean = residual = None
+    if isinstance(values, str):
+        below = _below_pivot(query, blocks, coarse, fine)
+        mean = fine.pivot - below
+        residual = fine.residual + query.scale[:, None] * below
+    elif stacked is not None:
+        near = _weighted(lambda i: _take(stacked, i).astype(dtype), fine.index, weight)
+        mean = near + fine.factor[:, None] * _rest_moment(stacked, coarse, fine, dtype)
+    squares = jnp.maximum(coarse.squares - (fine.entered**2).sum(-1), 0)
+    _, at = largest(lax.stop_gradient(fine.log_weight), top)
+    best = jnp.take_along_axis(fine.log_weight, at, 1)
+    index = jnp.take_along_axis(fine.index, at, 1)
+    return PosteriorSums(
+        log_normaliser=fine.log_normaliser,
+        mean=mean,
+        residual=residual,
+        participation=(weight**2).sum(-1) + fine.factor**2 * squares,
+        top_index=jnp.where(best > -jnp.inf, index, -1),
+        top_log_weight=best,
+        log_own=fine.log_own,
+        log_others=fine.log_others,
+        unresolved=fine.unresolved,
+    )
+
+
+class _Located(NamedTuple):
+    """What a second pass over the points has to know of the first."""
+
+    index: jax.Array  # (B, WIDE)
+    log_weight: jax.Array  # (B, WIDE)
+    pivot: jax.Array  # (B, d)
+    below: jax.Array | None  # (B, d), a_0 - E[a|x]
+    log_shift: jax.Array  # (B,)
+    rest: jax.Array  # (B,), weight outside the candidates
+
+
+def _locate(query, blocks, refine, precision, *, mean=False) -> _Located:
+    """First pass: candidates with their weights, padded to one length, and the rest."""
+    width = max(HELD, min(WIDE, blocks.size))
+
+    def finish(coarse, fine):
+        spare = ((0, 0), (0, width - fine.index.shape[1]))
+        return _Located(
+            jnp.pad(fine.index, spare, constant_values=blocks.log_weights.size),
+            jnp.pad(fine.log_weight, spare, constant_values=-jnp.inf),
+            fine.pivot,
+            _below_pivot(query, blocks, coarse, fine) if mean else None,
+            fine.log_shift,
+            fine.factor * _rest_total(coarse, fine),
+        )
+
+    stacked = blocks.centred if mean else None
+    return _widened(query, blocks, stacked, finish, HELD, refine, precision)
+
+
+def posterior_log_weights(
+    blocks: PointBlocks, x, scale, std, *, refine: bool = True, precision="highest"
+):
+    """Normalised `log w_mu(x)` of every point, `(..., n)`, in the points' order.
+
+    This is the one function that holds all `B n` numbers; arguments, accuracy and source are those
+    of `posterior_sums`.
+    """
+    query, shape, _ = _flat_query(blocks, x, scale, std, None)
+    found = _locate(query, blocks, refine, precision)
+
+    def body(carry, block):
+        return carry, logits(query, block, precision) + found.log_shift[:, None]
+
+    _, stacked = scan_blocks(body, None, blocks)
+    rows = stacked.swapaxes(0, 1).reshape(query.x.shape[0], -1)
+    row = jnp.arange(rows.shape[0])[:, None]
+    rows = rows.at[row, found.index].set(found.log_weight, mode="drop")
+    return rows[:, : blocks.size].reshape((*shape, blocks.size))
+
+
+def _rest_weights(query, blocks, block: Block, found: _Located, precision):
+    """Weights `(B, c)` of the points of a block that are not candidates."""
+    w = jnp.exp(logits(query, block, precision) + found.log_shift[:, None])
+    w = jnp.where((found.rest > 0)[:, None], w, 0)
+    place = found.index - block.start
+    place = jnp.where(place < 0, blocks.log_weights.size, place)  # negative ones would wrap
+    return w.at[jnp.arange(w.shape[0])[:, None], place].set(0, mode="drop")
+
+
+def posterior_index(
+    key, blocks: PointBlocks, x, scale, std, *, refine: bool = True, precision="highest"
+):
+    """A point drawn from the posterior of each state: `(...)` int32 in the points' order.
+
+    Inversion of the cumulative weights with one uniform for each state: first the candidates in
+    decreasing order of weight, then all other points in their order (only where some state needs
+    them; this is a second pass). So the draw depends neither on the chunk size nor on the other
+    states, up to rounding, and near-duplicates are drawn with their right odds at any noise.
+
+    Args:
+      key: typed key; used for one `uniform` of the batch's shape, at least 32 bits.
+      blocks: and the others as in `posterior_sums`.
+    """
+    query, shape, _ = _flat_query(blocks, x, scale, std, None)
+    found = _locate(query, blocks, refine, precision)
+    order = jnp.argsort(-found.log_weight, axis=-1, stable=True)
+    ahead = jnp.cumsum(jnp.exp(jnp.take_along_axis(found.log_weight, order, 1)), -1)
+    uniform = jax.random.uniform(key, shape, query.x.dtype).reshape(-1)
+    target = uniform * (ahead[:, -1] + found.rest)
+    alive = jnp.isfinite(found.log_weight).sum(-1)
+    rank = jnp.minimum((ahead <= target[:, None]).sum(-1), jnp.maximum(alive, 1) - 1)
+    near = jnp.take_along_axis(found.index, jnp.take_along_axis(order, rank[:, None], 1), 1)[:, 0]
+    near = near.astype(jnp.int32)
+    far = (target >= ahead[:, -1]) & (found.rest > 0)
+
+    def body(carry, block):
+        passed, drawn = carry
+        w = _rest_weights(query, blocks, block, found, precision)
+        cumulative = passed[:, None] + jnp.cumsum(w, -1)
+        wanted = target[:, None] - ahead[:, -1:]
+        hit = jnp.argmax((cumulative > wanted) & (w > 0), -1).astype(jnp.int32)
+        inside = (passed <= wanted[:, 0]) & (cumulative[:, -1] > wanted[:, 0])
+        return (cumulative[:, -1], jnp.where(inside, block.start + hit, drawn)), None
+
+    def search():
+        (_, drawn), _ = scan_blocks(body, (jnp.zeros_like(target), near), blocks)
+        return jnp.where(far, drawn, near)
+
+    return lax.cond(far.any(), search, lambda: near).reshape(shape)
+
+
+def posterior_covariance_product(
+    blocks: PointBlocks, x, scale, std, u, *, refine: bool = True, precision="highest"
+):
+    """`Cov[a|x] u = sum_mu w_mu (a_mu - E) ((a_mu - E) . u)`, `(..., d)`, with `E = E[a|x]`.
+
+    Streamed in two passes and centred on the posterior mean, so that a narrow posterior far from
+    the origin loses no digits; the Jacobian of the score times `u` is
+    `(s^2 Cov u / sigma^2 - u) / sigma^2`.
+
+    Args:
+      blocks: and the others as in `posterior_sums`.
+      u: `(..., d)`, broadcast against `x`.
+    """
+    query, shape, out = _flat_query(blocks, x, scale, std, None)
+    dtype = query.x.dtype
+    u = jnp.broadcast_to(jnp.asarray(u).astype(dtype), (*shape, query.x.shape[1]))
+    u = u.reshape(query.x.shape)
+    found = _locate(query, blocks, refine, precision, mean=True)
+    offset = found.pivot - blocks.centre.astype(dtype) - found.below  # E minus the centre
+
+    def from_mean(index):
+        return found.below[:, None, :] - _differences(query, blocks, found.pivot, index)
+
+    def along(index):
+        return jnp.einsum("bkd,bd->bk", from_mean(index), u, precision="highest")
+
+    weight = jnp.exp(found.log_weight) * _by_groups(along, found.index)
+    near = _weighted(from_mean, found.index, weight)
+
+    def body(carry, block):
+        total, moment = carry
+        b = block.centred.astype(dtype)
+        along = jnp.matmul(u, b.T, precision=precision) - (offset * u).sum(-1, keepdims=True)
+        w = _rest_weights(query, blocks, block, found, precision) * along
+        return (total + w.sum(-1), moment + jnp.matmul(w, b, precision=precision)), None
+
+    def outside():
+        start = (jnp.zeros_like(found.rest), jnp.zeros_like(u))
+        (total, moment), _ = scan_blocks(body, start, blocks)
+        return near + moment - total[:, None] * offset
+
+    result = lax.cond((found.rest > 0).any(), outside, lambda: near)
+    return result.reshape((*shape, -1)).astype(out)
