@@ -10,7 +10,8 @@ each other,
 
 .. math:: I(\mathrm{snr}) = \tfrac12 \int_0^\mathrm{snr} \mathrm{mmse}(s) ds. \tag{2}
 
-*Gaussian data* with eigenvalues :math:`\lambda_i`: :math:`I = \frac12 \sum_i \log(1 + \lambda_i \mathrm{snr})` (3).
+*Gaussian data* with eigenvalues :math:`\lambda_i`:
+:math:`I = \frac12 \sum_i \log(1 + \lambda_i \mathrm{snr})` (3).
 *A fair sign* :math:`\pm 1`: the field on it is :math:`s + \sqrt s z`, so that
 
 .. math:: \mathrm{mmse} = 1 - E_z \tanh(s + \sqrt s z) = 1 - E_z \tanh^2(s + \sqrt s z), \qquad
@@ -18,8 +19,8 @@ each other,
 
 with :math:`s` the snr; both forms of the error agree because the state is drawn from the model that
 also defines the posterior. *A balanced mixture* of :math:`N(\pm m, \sigma^2 I_d)`: the sign sees a
-channel of :math:`s = \kappa^2`, :math:`\kappa = |m| e^{-t}/\sqrt{\Delta_t + \sigma^2 e^{-2t}}`, and the
-total is (3) plus :math:`I_\mathrm{mix}(\kappa) = I(\kappa^2)` of (4). All of it is exact.
+channel of :math:`s = \kappa^2`, :math:`\kappa = |m| e^{-t}/\sqrt{\Delta_t + \sigma^2 e^{-2t}}`,
+and the total is (3) plus :math:`I_\mathrm{mix}(\kappa) = I(\kappa^2)` of (4). All of it is exact.
 
 Source: Guo, Shamai, Verdu 2005 (cs/0412108).
 """

@@ -1,8 +1,9 @@
 r"""Collapse times: when the empirical score begins to pull a trajectory to one training point.
 
-A noised training point :math:`x = e^{-t}a_1 + \sqrt{\Delta_t}z` compares the weight :math:`Z_1` of its
-own datum with the weights of the :math:`n - 1` others, a Random Energy Model whose energies are squared
-distances. The own datum wins once :math:`n < e^{I(a; x_t)}`, so the collapse time solves
+A noised training point :math:`x = e^{-t}a_1 + \sqrt{\Delta_t}z` compares the weight :math:`Z_1`
+of its own datum with the weights of the :math:`n - 1` others, a Random Energy Model whose
+energies are squared distances. The own datum wins once :math:`n < e^{I(a; x_t)}`, so the
+collapse time solves
 
 .. math:: I(a; x_{t_C}) = \log n, \tag{1}
 
@@ -15,8 +16,8 @@ which for :math:`\lambda_i = \sigma^2` reads
 .. math:: t_C = \tfrac12 \log\Big[1 + \frac{\sigma^2/T}{n^{2/d} - 1}\Big]. \tag{3}
 
 A mixture adds the information about the class; well below speciation that is :math:`\log 2`, so
-:math:`n \to n/2`. For fair signs, :math:`I_1(t_C) = \alpha` has no root above the entropy :math:`\log 2`
-per spin. Sitting exactly on :math:`x = e^{-t}a_1`, without noise, the threshold is
+:math:`n \to n/2`. For fair signs, :math:`I_1(t_C) = \alpha` has no root above the entropy
+:math:`\log 2` per spin. Sitting exactly on :math:`x = e^{-t}a_1`, without noise, the threshold is
 
 .. math:: \alpha = \tfrac12 \log(1 + u) + \tfrac12 \frac{u}{1 + u}, \qquad
    u = \sigma^2 e^{-2t}/\Delta_t, \tag{4}
@@ -24,16 +25,17 @@ per spin. Sitting exactly on :math:`x = e^{-t}a_1`, without noise, the threshold
 reached earlier on the way back, at :math:`t_o > t_C`: training points become attractive before
 trajectories condense on them.
 
-*Two levels*, :math:`a = c + b`, with :math:`e^{\alpha_1 d}` clusters of variance :math:`\sigma_1^2` and
-:math:`e^{\alpha_2 d}` points in each of variance :math:`\sigma_2^2`: with
+*Two levels*, :math:`a = c + b`, with :math:`e^{\alpha_1 d}` clusters of variance
+:math:`\sigma_1^2` and :math:`e^{\alpha_2 d}` points in each of variance :math:`\sigma_2^2`: with
 :math:`I_1 = \frac12\log(1 + \frac{\sigma_{1,t}^2}{\Delta + \sigma_{2,t}^2})` and
 :math:`I_2 = \frac12\log(1 + \sigma_{2,t}^2/\Delta)`, the cluster is found where
-:math:`I_1 = \alpha_1` and the sample where :math:`I_2 = \alpha_2` if that order is right, and otherwise both at
+:math:`I_1 = \alpha_1` and the sample where :math:`I_2 = \alpha_2` if that order is right, and
+otherwise both at
 
 .. math:: I_1 + I_2 = \alpha_1 + \alpha_2. \tag{5}
 
-All thresholds are sharp for large :math:`d` at fixed :math:`\alpha = \log n/d`; at finite size they locate the
-zero of an exact quantity (the excess entropy) and not a transition.
+All thresholds are sharp for large :math:`d` at fixed :math:`\alpha = \log n/d`; at finite size
+they locate the zero of an exact quantity (the excess entropy) and not a transition.
 
 Sources: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); Achilli et al. 2025 (2502.09578).
 """
@@ -295,8 +297,8 @@ def two_level_collapse_times(
         temperature: temperature of the process, shape (...).
 
     Returns:
-        The pair (cluster, sample), each of shape (...). In the merged case both hold the single time;
-        its condition is that clusters would be resolved no earlier than samples.
+        The pair (cluster, sample), each of shape (...). In the merged case both hold the single
+        time; its condition is that clusters would be resolved no earlier than samples.
 
     Raises:
         ValueError: for concrete arguments out of range.

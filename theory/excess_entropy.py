@@ -1,14 +1,14 @@
 r"""Excess entropy: how far the training set is from running out, and where it vanishes.
 
-With :math:`n` training points in :math:`d` dimensions, the excess entropy per coordinate of the noised
-law over well separated noised points is the logarithm of :math:`n` less the information that a noised
-state keeps about its datum,
+With :math:`n` training points in :math:`d` dimensions, the excess entropy per coordinate of the
+noised law over well separated noised points is the logarithm of :math:`n` less the information
+that a noised state keeps about its datum,
 
 .. math:: f(t) = \alpha + \tfrac12 + \tfrac12 \log(2\pi\Delta_t) - s(t)
    = \tfrac1d [\log n - I(a; x_t)], \qquad \alpha = \frac{\log n}{d}, \tag{1}
 
-where :math:`s = -\frac1d E \log P_t`. It vanishes at the collapse time. Closed forms, exact for every
-:math:`d`: a Gaussian of eigenvalues :math:`\lambda_i`
+where :math:`s = -\frac1d E \log P_t`. It vanishes at the collapse time. Closed forms, exact for
+every :math:`d`: a Gaussian of eigenvalues :math:`\lambda_i`
 
 .. math:: f = \alpha - \frac{1}{2d} \sum_i \log(1 + \lambda_i \mathrm{snr}) \tag{2}
 

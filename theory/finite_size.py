@@ -18,10 +18,10 @@ the probability that a random code on a Gaussian channel is decoded without erro
 over :math:`y = \Delta_t|z|^2/\sigma_t^2 = \chi^2_d/u` and, given it, over
 :math:`|x|^2/\sigma_t^2 \sim \chi'^2_d(y)` (3). Exact for every :math:`d`, :math:`n` and :math:`t`.
 
-**Empirical excess entropy.** With :math:`L = \log(Z_{2..n}/Z_1)`, the log ratio of the weights of the
-other points and of the own one, :math:`f^e = \frac1d E\log(1 + e^L)` (4) exactly. Above collapse the
-other points sum up like their average and :math:`L` is minus the information density plus
-:math:`\log n`, which for large :math:`d` is
+**Empirical excess entropy.** With :math:`L = \log(Z_{2..n}/Z_1)`, the log ratio of the weights
+of the other points and of the own one, :math:`f^e = \frac1d E\log(1 + e^L)` (4) exactly. Above
+collapse the other points sum up like their average and :math:`L` is minus the information
+density plus :math:`\log n`, which for large :math:`d` is
 
 .. math:: L \sim N\Big(d f, \frac{d\,u}{1 + u}\Big). \tag{5}
 

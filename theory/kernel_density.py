@@ -1,14 +1,15 @@
 r"""Kernel density estimation of a Gaussian in large dimension: where the estimate condenses.
 
-A Gaussian kernel of width :math:`h` on :math:`n = e^{\alpha d}` points of :math:`N(0, I_d)`, evaluated at a
+A Gaussian kernel of width :math:`h` on :math:`n = e^{\alpha d}` points of :math:`N(0, I_d)`,
+evaluated at a
 *fresh* point of the same law, is a Random Energy Model. With :math:`w = 1/h^2` it condenses at
 
 .. math:: \alpha = \tfrac12\log(1 + w_*) - \tfrac12\frac{w_*}{(1 + w_*)^2}, \qquad
    h_G = w_*^{-1/2}. \tag{1}
 
-Fluctuations are Gaussian above :math:`h_\mathrm{CLT} = \sqrt2 h_G` (2) and :math:`\alpha`-stable of index
-:math:`(h/h_G)^2` in between; below :math:`h_G`, :math:`Y_2 = 1 - (h/h_G)^2` (3). The width that
-minimises the Kullback-Leibler divergence lies inside the condensed phase,
+Fluctuations are Gaussian above :math:`h_\mathrm{CLT} = \sqrt2 h_G` (2) and :math:`\alpha`-stable
+of index :math:`(h/h_G)^2` in between; below :math:`h_G`, :math:`Y_2 = 1 - (h/h_G)^2` (3). The
+width that minimises the Kullback-Leibler divergence lies inside the condensed phase,
 
 .. math:: h_\mathrm{opt}^2 = \frac{2 + w_*}{(1 + w_*)^2} < h_G^2. \tag{4}
 

@@ -6,18 +6,21 @@ For Gaussian data of variance :math:`\sigma^2` the energies
 .. math:: g(\lambda) = -\tfrac12\log(1 + \lambda u) - \frac{\lambda\rho/2}{1 + \lambda u}, \qquad
    u = \frac{\sigma^2 e^{-2t}}{\Delta}, \quad \rho = \frac{R}{\Delta}, \tag{1}
 
-where :math:`R = |x - e^{-t}m|^2/d` is the squared distance per coordinate from the centre of their class:
-:math:`\rho = 1 + u` for the own class, and :math:`4\tilde\mu^2 e^{-2t}/\Delta` more for the other of two
-classes at :math:`\pm m` with :math:`|m|^2 = d\tilde\mu^2`. At :math:`\beta = 1`
+where :math:`R = |x - e^{-t}m|^2/d` is the squared distance per coordinate from the centre of
+their class: :math:`\rho = 1 + u` for the own class, and :math:`4\tilde\mu^2 e^{-2t}/\Delta` more
+for the other of two classes at :math:`\pm m` with :math:`|m|^2 = d\tilde\mu^2`. At
+:math:`\beta = 1`
 
 .. math:: \psi_+(t) = \lim \tfrac1d E\log Z_{2..n} = \begin{cases}
-   \alpha - \frac12 - \frac12\log(1 + u) & t \ge t_C \\ -\epsilon_\min(t) & t < t_C \end{cases} \tag{2}
+   \alpha - \frac12 - \frac12\log(1 + u) & t \ge t_C \\ -\epsilon_\min(t) & t < t_C \end{cases}
+   \tag{2}
 
-for the own class; both are :math:`-\frac12` at :math:`t_C`, and :math:`\psi_+ < -\frac12` below. With
-:math:`s = \sigma^2 e^{-2t}` the energy carried at :math:`\lambda`, its inverse and the rate function of the own
-class are
+for the own class; both are :math:`-\frac12` at :math:`t_C`, and :math:`\psi_+ < -\frac12` below.
+With :math:`s = \sigma^2 e^{-2t}` the energy carried at :math:`\lambda`, its inverse and the rate
+function of the own class are
 
-.. math:: \epsilon^*(\lambda) = \frac{\Delta^2 + 2\Delta s + \lambda s^2}{2(\Delta + \lambda s)^2}, \qquad
+.. math:: \epsilon^*(\lambda) = \frac{\Delta^2 + 2\Delta s + \lambda s^2}{2(\Delta + \lambda
+   s)^2}, \qquad
    \lambda^*(\epsilon) = \frac{s - 4\Delta\epsilon + A}{4s\epsilon}, \quad
    A = \sqrt{s^2 + 8\epsilon\Delta(\Delta + s)}, \tag{3}
 
@@ -128,7 +131,8 @@ def typical_energy(
 ) -> Array:
     r"""Energy per coordinate that dominates the tilted average over the own class.
 
-    .. math:: \epsilon^*(\lambda) = \frac{\Delta^2 + 2\Delta s + \lambda s^2}{2(\Delta + \lambda s)^2}
+    .. math:: \epsilon^*(\lambda) = \frac{\Delta^2 + 2\Delta s + \lambda s^2}{2(\Delta + \lambda
+       s)^2}
 
     Args:
         tilt: the tilt :math:`\lambda`, not negative; arguments broadcast.

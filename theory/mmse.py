@@ -6,10 +6,11 @@ The mean squared error of the best denoiser gives the information between datum 
    = \tfrac12 \int_{-\infty}^{\log \mathrm{snr}} \ell \; d\log\mathrm{snr}
    = \int_t^\infty \mathrm{mmse} \frac{e^{2t'} dt'}{T(e^{2t'} - 1)^2} \tag{1}
 
-with the loss of noise prediction :math:`\ell = E|z - \hat\epsilon|^2 = \mathrm{snr} \cdot \mathrm{mmse}`. All
-three are done in :math:`y = \log\mathrm{snr}`, where curves are smooth on the scale one. On measured
-points the integral of the trapezoid rule is corrected by the slopes :math:`\ell'` of neighbouring
-points, :math:`\frac{h^2}{12}(\ell'_j - \ell'_{j+1})` (2); below the first point the error is taken
+with the loss of noise prediction
+:math:`\ell = E|z - \hat\epsilon|^2 = \mathrm{snr} \cdot \mathrm{mmse}`. All three are done in
+:math:`y = \log\mathrm{snr}`, where curves are smooth on the scale one. On measured points the
+integral of the trapezoid rule is corrected by the slopes :math:`\ell'` of neighbouring points,
+:math:`\frac{h^2}{12}(\ell'_j - \ell'_{j+1})` (2); below the first point the error is taken
 constant in snr, so this piece is :math:`\ell_0/2` (3). The rule is linear in :math:`\ell`, hence
 independent standard errors propagate through its matrix.
 
@@ -172,6 +173,7 @@ def excess_entropy_from_mmse(
     """
     checks.require_size(log_n, dim)
     info = information_from_mmse_in_time(t, mmse, standard_error, temperature)
+    log_n, dim = floats(log_n, dim)
     return Estimate(
         (log_n - info.value) / dim, info.standard_error / dim, info.discretisation / dim
     )

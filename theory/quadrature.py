@@ -10,8 +10,8 @@ with poles at :math:`z = -\kappa \pm i\pi/2\kappa`, where the weight is
 .. math:: \text{error} \sim \exp\Big(-\frac{\kappa^2}{2} - \frac{\pi^2}{\kappa h}\Big) \tag{3}
 
 which is largest at :math:`\kappa = (\pi^2/h)^{1/3}`, and :math:`10^{-12}` at the spacing
-:math:`h = 0.109` taken here, for every :math:`\kappa`. A Gauss-Hermite rule of the same cost follows
-the same poles and does worse.
+:math:`h = 0.109` taken here, for every :math:`\kappa`. A Gauss-Hermite rule of the same cost
+follows the same poles and does worse.
 
 **Chi-square variables.** In :math:`r = \log \chi^2` the densities are smooth and fall off faster
 than exponentially to the right and like :math:`e^{dr/2}` to the left, so the trapezoid rule
@@ -30,10 +30,10 @@ function is
    \exp\Big[\frac{(w-1)y}{2} - \frac{\lambda}{2}\Big(1 - \frac1w\Big)
    - \frac d2 \log w\Big] \tag{6}
 
-on a contour that passes to the right of :math:`w = 1` and :math:`w = 0`; the density is half the same
-integral without :math:`1/(w-1)`. On :math:`w = w_0 (v \cot v + iv)` through the saddle point
-:math:`y w_0^2 - d w_0 - \lambda = 0` the integrand is a bump of known width, so a fixed small number of
-nodes gives the *logarithm* of the lower tail to machine accuracy, also where it is
+on a contour that passes to the right of :math:`w = 1` and :math:`w = 0`; the density is half the
+same integral without :math:`1/(w-1)`. On :math:`w = w_0 (v \cot v + iv)` through the saddle point
+:math:`y w_0^2 - d w_0 - \lambda = 0` the integrand is a bump of known width, so a fixed small
+number of nodes gives the *logarithm* of the lower tail to machine accuracy, also where it is
 :math:`e^{-250}`: a series of Poisson-weighted incomplete gamma functions would need windows that
 move with the tail.
 

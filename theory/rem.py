@@ -6,15 +6,16 @@ r"""Random Energy Model: free entropy and participation of many independent ener
 .. math:: \varphi(\beta) = \lim \tfrac1N \log \sum_i e^{-\beta E_i}
    = \min_{0 < m \le 1} \frac{\alpha + g(m\beta)}{m}. \tag{1}
 
-With the entropy :math:`s(\lambda) = \alpha + g - \lambda g'` (2): where :math:`s(\beta) > 0` the minimum is at
-:math:`m = 1` (annealed); otherwise the sum condenses on few energies, :math:`m = \lambda_c/\beta` with
-:math:`s(\lambda_c) = 0`, and :math:`\varphi = \beta g'(\lambda_c) = -\beta \epsilon_\min` (3). In that phase the weights
+With the entropy :math:`s(\lambda) = \alpha + g - \lambda g'` (2): where :math:`s(\beta) > 0` the
+minimum is at :math:`m = 1` (annealed); otherwise the sum condenses on few energies,
+:math:`m = \lambda_c/\beta` with :math:`s(\lambda_c) = 0`, and
+:math:`\varphi = \beta g'(\lambda_c) = -\beta \epsilon_\min` (3). In that phase the weights
 :math:`w_i` follow the Poisson-Dirichlet law of index :math:`m`,
 
 .. math:: E \sum_i w_i^k = \frac{\Gamma(k - m)}{\Gamma(k) \Gamma(1 - m)}. \tag{4}
 
-Exact as :math:`N \to \infty`. Gaussian energies of variance :math:`Nv` have :math:`g = \lambda^2 v/2` and
-condense at :math:`\beta_c = \sqrt{2\alpha/v}`.
+Exact as :math:`N \to \infty`. Gaussian energies of variance :math:`Nv` have
+:math:`g = \lambda^2 v/2` and condense at :math:`\beta_c = \sqrt{2\alpha/v}`.
 
 Source: Derrida, Phys. Rev. B 24, 2613 (1981).
 """

@@ -1,0 +1,239 @@
+r"""Speciation: when a backward trajectory chooses its class, by three criteria.
+
+Let :math:`\Lambda` be the largest eigenvalue of the covariance of centred data. The noised state
+has variance :math:`\Delta_t + \Lambda e^{-2t}` in its direction.
+
+*Spectral*: signal and noise are equal, :math:`\Lambda e^{-2t} = T`, so
+:math:`t_S = \frac12\log(\Lambda/T)` (1).
+
+*Static*: :math:`-\log P_t` loses convexity at the centre. *Dynamic*: the potential
+:math:`U = -2T\log P_t - \frac12|x|^2` of the backward process does, :math:`U''(0) = 0`. For
+symmetric data of constant norm
+
+.. math:: t_b = \tfrac12\log(1 + \Lambda/T), \qquad t_U = \tfrac12\,\mathrm{asinh}(\Lambda/T),
+   \tag{2}
+
+and for two balanced Gaussians :math:`N(\pm m, \sigma^2 I)`, :math:`M = |m|`, where
+:math:`-(\log P_t)'' = 1/\Gamma_t - M^2e^{-2t}/\Gamma_t^2`,
+
+.. math:: t_b = \tfrac12\log\Big(1 + \frac{M^2 - \sigma^2}{T}\Big), \qquad
+   t_U = \tfrac12\log\frac{M^2 + \sqrt{M^4 + (\sigma^2 - T)^2}}{T}. \tag{3}
+
+The static one is the same as :math:`\kappa = 1`, a clone agreement of 0.7752. For large :math:`M`,
+:math:`t_S = t_b = \log M` and :math:`t_U = t_S + \frac12\log 2`. The criteria differ by factors
+inside the logarithm, so a number must name its own. A hierarchy of centres
+:math:`\pm m_1 \pm m_2 \ldots` has a time :math:`t_k = \frac12\log(|m_k|^2/T)` (4) for each
+level; levels separate with the dimension only if their norms grow with different powers of it.
+
+Clone agreements are in `theory.clone_agreement` and potentials in `theory.potentials`; their names
+are also found here.
+
+Sources: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); Biroli, Mezard 2023 (2306.03518).
+"""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from theory import checks
+from theory.checks import Array, floats
+from theory.clone_agreement import (
+    clone_agreement,
+    effective_kappa,
+    hierarchy_clone_agreement,
+    kappa_of_agreement,
+    mixture_clone_agreement,
+    mixture_crossing_time,
+    mixture_kappa,
+    orthogonal_clone_agreement,
+    simplex_clone_agreement,
+    variance_clone_agreement,
+    weighted_clone_agreement,
+)
+from theory.potentials import (
+    overlap_potential,
+    reduced_drift,
+    reduced_potential,
+    simplex_dynamic_time,
+    simplex_instability,
+    simplex_potential,
+    simplex_spinodal,
+    simplex_spinodal_time,
+)
+
+__all__ = [
+    "clone_agreement",
+    "dynamic_time",
+    "effective_kappa",
+    "hierarchy_clone_agreement",
+    "hierarchy_times",
+    "kappa_of_agreement",
+    "mixture_clone_agreement",
+    "mixture_crossing_time",
+    "mixture_dynamic_time",
+    "mixture_kappa",
+    "mixture_static_time",
+    "orthogonal_clone_agreement",
+    "overlap_potential",
+    "reduced_drift",
+    "reduced_potential",
+    "simplex_clone_agreement",
+    "simplex_dynamic_time",
+    "simplex_instability",
+    "simplex_potential",
+    "simplex_spinodal",
+    "simplex_spinodal_time",
+    "spectral_time",
+    "static_time",
+    "variance_clone_agreement",
+    "weighted_clone_agreement",
+]
+
+
+def spectral_time(eigenvalue: ArrayLike, temperature: ArrayLike = 1.0) -> Array:
+    r"""Time at which the strongest direction of the data and the noise have equal variance.
+
+    .. math:: t_S = \tfrac12\log(\Lambda/T)
+
+    NaN for an eigenvalue not above the temperature.
+
+    Args:
+        eigenvalue: largest eigenvalue of the covariance of centred data; arguments broadcast.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (1).
+    """
+    eigenvalue, temperature = _spectral_arguments(eigenvalue, temperature)
+    return _half_log(eigenvalue / temperature)
+
+
+def static_time(eigenvalue: ArrayLike, temperature: ArrayLike = 1.0) -> Array:
+    r"""Time at which the noised law of symmetric data of constant norm splits at the centre.
+
+    .. math:: t_b = \tfrac12\log(1 + \Lambda/T)
+
+    Args:
+        eigenvalue: largest eigenvalue of the covariance of centred data; arguments broadcast.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Biroli, Mezard 2023 (2306.03518); (2).
+    """
+    eigenvalue, temperature = _spectral_arguments(eigenvalue, temperature)
+    return 0.5 * jnp.log1p(eigenvalue / temperature)
+
+
+def dynamic_time(eigenvalue: ArrayLike, temperature: ArrayLike = 1.0) -> Array:
+    r"""Time at which the backward potential of symmetric data of constant norm splits.
+
+    .. math:: t_U = \tfrac12\,\mathrm{asinh}(\Lambda/T)
+
+    Args:
+        eigenvalue: largest eigenvalue of the covariance of centred data; arguments broadcast.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Biroli, Mezard 2023 (2306.03518); (2).
+    """
+    eigenvalue, temperature = _spectral_arguments(eigenvalue, temperature)
+    return 0.5 * jnp.arcsinh(eigenvalue / temperature)
+
+
+def mixture_static_time(
+    mean_norm: ArrayLike, variance: ArrayLike, temperature: ArrayLike = 1.0
+) -> Array:
+    r"""Time at which the noised law of two balanced Gaussians splits at the centre.
+
+    .. math:: t_b = \tfrac12\log\Big(1 + \frac{M^2 - \sigma^2}{T}\Big)
+
+    Where kappa = 1 and the clone agreement is 0.7752. NaN unless the norm is above the standard
+    deviation.
+
+    Args:
+        mean_norm: norm of a class centre; arguments broadcast.
+        variance: variance per coordinate within a class.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (3).
+    """
+    mean_norm, variance, temperature = _mixture_arguments(mean_norm, variance, temperature)
+    beyond = (mean_norm**2 - variance) / temperature
+    exists = beyond > 0
+    return jnp.where(exists, 0.5 * jnp.log1p(jnp.where(exists, beyond, 1)), jnp.nan)
+
+
+def mixture_dynamic_time(
+    mean_norm: ArrayLike, variance: ArrayLike, temperature: ArrayLike = 1.0
+) -> Array:
+    r"""Time at which the backward potential of two balanced Gaussians splits at the centre.
+
+    .. math:: t_U = \tfrac12\log\frac{M^2 + \sqrt{M^4 + (\sigma^2 - T)^2}}{T}
+
+    NaN unless positive, which at T = 1 needs :math:`M^2 > \sigma^2 - \sigma^4/2`.
+
+    Args:
+        mean_norm: norm of a class centre; arguments broadcast.
+        variance: variance per coordinate within a class.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (3).
+    """
+    mean_norm, variance, temperature = _mixture_arguments(mean_norm, variance, temperature)
+    square = mean_norm**4 + (variance - temperature) ** 2
+    root = jnp.sqrt(jnp.where(square > 0, square, 1))
+    return _half_log(jnp.where(square > 0, mean_norm**2 + root, 0) / temperature)
+
+
+def hierarchy_times(mean_norms: ArrayLike, temperature: ArrayLike = 1.0) -> Array:
+    r"""Spectral time of each level of centres with independent orthogonal signs.
+
+    .. math:: t_k = \tfrac12\log(|m_k|^2/T)
+
+    NaN for levels whose squared norm is not above the temperature.
+
+    Args:
+        mean_norms: norms of the levels, shape (..., L).
+        temperature: temperature of the process, broadcast against it.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), level by level; (4).
+    """
+    checks.require_mean_norm(mean_norms, "mean_norms")
+    checks.require_temperature(temperature)
+    mean_norms, temperature = floats(mean_norms, temperature)
+    return _half_log(mean_norms**2 / temperature)
+
+
+def _half_log(ratio: Array) -> Array:
+    exists = ratio > 1
+    return jnp.where(exists, 0.5 * jnp.log(jnp.where(exists, ratio, 2)), jnp.nan)
+
+
+def _spectral_arguments(eigenvalue: ArrayLike, temperature: ArrayLike) -> tuple[Array, ...]:
+    fix = "pass the largest eigenvalue of a covariance"
+    checks.require_nonnegative("eigenvalue", eigenvalue, fix)
+    checks.require_temperature(temperature)
+    return floats(eigenvalue, temperature)
+
+
+def _mixture_arguments(
+    mean_norm: ArrayLike, variance: ArrayLike, temperature: ArrayLike
+) -> tuple[Array, ...]:
+    checks.require_mean_norm(mean_norm)
+    checks.require_variance(variance)
+    checks.require_temperature(temperature)
+    return floats(mean_norm, variance, temperature)
