@@ -41,7 +41,7 @@ class Stream(NamedTuple):
     squares: jax.Array  # (B,), sum exp(2 (z - peak))
     moment: jax.Array | None  # (B, v), sum exp(z - peak) v
     logits: jax.Array  # (B, K), decreasing, as they entered the sums
-    index: jax.Array  # (B, K), m c where fewer than K points have weight
+    index: jax.Array  # type: ignore[assignment]  # (B, K), m c where fewer than K points have weight
     hidden: jax.Array  # (B,)
 
 
@@ -71,12 +71,13 @@ def stream(query: Query, blocks: PointBlocks, values, held: int, precision) -> S
             moment = moment * shrink[:, None] + gain
         return ((peak, total, squares, moment), found), z if single else None
 
-    (sums, found), z = scan_blocks(body, ((lowest, zero, zero, moment), start), blocks, values)
+    carry, z = scan_blocks(body, ((lowest, zero, zero, moment), start), blocks, values)
+    (peak, total, squares, moment), found = carry
     if held <= HELD:
         found = _open_cells(found, query, blocks, held, None if z is None else z[0])
     value, index = found[0][:, :held], found[1][:, :held]
     index = jnp.where(value > lowest[:, None], index, blocks.log_weights.size)
-    return Stream(*sums, value, index, found[0][:, held])
+    return Stream(peak, total, squares, moment, value, index, found[0][:, held])
 
 
 def scan_blocks(body, carry, blocks: PointBlocks, values=None):

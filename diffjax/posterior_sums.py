@@ -24,7 +24,7 @@ states of the batch change a result beyond rounding.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,8 @@ WINDOW = 40.0
 """Points this many nats below the best are resolved (e^-40 = 4e-18)."""
 TOLERANCE = 1e-3
 """Error of a log-weight, in nats, that is acceptable without comparison by differences."""
+FEW = 2 * HELD
+"""As many candidates are compared at once; more of them in groups."""
 SAFETY = 4.0
 """Rounding errors of logits over `eps |x| |a| / sigma^2`: the largest seen is below 2."""
 
@@ -98,16 +100,19 @@ class PosteriorSums:
 class _Fine(NamedTuple):
     """Weights of the candidates (`K`; an own point comes last) and what remains outside them."""
 
-    index: jax.Array  # (B, K), m c where there is none
+    index: jax.Array  # type: ignore[assignment]  # (B, K), m c where there is none
     log_weight: jax.Array  # (B, K), normalised
     pivot: jax.Array  # (B, d), point a_0
+    below: jax.Array | None  # (B, K, d), a_0 - a_k, or None where there are many
     residual: jax.Array  # (B, d), x - s a_0
     log_normaliser: jax.Array  # (B,)
     log_own: jax.Array | None  # (B,)
     log_others: jax.Array | None  # (B,)
-    entered: jax.Array  # (B, held), terms of the candidates in the sums of the stream
+    correction: jax.Array  # (B, K), weights less those that are in the scaled sums of the stream
+    squares: jax.Array  # (B,), the same for the sum of squares
     log_shift: jax.Array  # (B,), log w_mu - z_mu outside the candidates
     factor: jax.Array  # (B,), weights over terms of the stream; 0 where the rest is negligible
+    rest: jax.Array  # (B,), weight of the points that are not candidates
     unresolved: jax.Array  # (B,)
 
 
@@ -149,7 +154,7 @@ def posterior_sums(
 
     def finish(coarse, fine):
         count = min(top, blocks.size)
-        return _sums(query, blocks, coarse, fine, stacked, values, count, precision)
+        return _sums(query, blocks, coarse, fine, stacked, values, count)
 
     result = _widened(query, blocks, stacked, finish, max(HELD, top), refine, precision)
     result = jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), result)
@@ -224,7 +229,7 @@ def _rounding(query: Query, blocks: PointBlocks, index):
 
 def _differences(query: Query, blocks: PointBlocks, pivot, index):
     """`a_0 - a_k` `(B, K, d)`."""
-    return pivot[:, None, :] - _take(blocks.originals, index).astype(pivot.dtype)
+    return pivot[:, None, :] - _take(blocks.originals, index).astype(query.x.dtype)
 
 
 def _groups(index):
@@ -234,36 +239,36 @@ def _groups(index):
 
 
 def _by_groups(function, index):
-    """`function(index)` `(B, K)`, a few candidates at a time, so that memory stays bounded."""
-    count = index.shape[1]
-    if count <= 2 * HELD:
-        return function(index)
+    """`function(index)` `(B, K)` a few candidates at a time: many would fill the memory."""
     out = lax.map(jax.checkpoint(function), _groups(index))
-    return out.swapaxes(0, 1).reshape(index.shape[0], -1)[:, :count]
+    return out.swapaxes(0, 1).reshape(index.shape[0], -1)[:, : index.shape[1]]
 
 
 def _weighted(function, index, weight):
     """`sum_k weight_k function(index)_k` for `function(index)` `(B, K, v)`, likewise."""
 
-    def total(index, weight):
-        return jnp.einsum("bk,bkv->bv", weight, function(index), precision="highest")
+    def total(pair):
+        return (pair[1][..., None] * function(pair[0])).sum(1)
 
-    if index.shape[1] <= 2 * HELD:
-        return total(index, weight)
-    parts = lax.map(jax.checkpoint(lambda pair: total(*pair)), (_groups(index), _groups(weight)))
-    return parts.sum(0)
+    if index.shape[1] <= FEW:
+        return total((index, weight))
+    return lax.map(jax.checkpoint(total), (_groups(index), _groups(weight))).sum(0)
 
 
 def _relative_logits(query: Query, blocks: PointBlocks, index, pivot, residual):
-    """Equation (3) without the weights, `(B, K)`."""
-    r = (residual / query.std[:, None])[:, None, :]
+    """Equation (3) without the weights, `(B, K)`, and the differences where they are few."""
 
-    def group(index):
-        delta = _differences(query, blocks, pivot, index)
-        delta = delta * query.scale[:, None, None] / query.std[:, None, None]
-        return -0.5 * _tree_sum(delta * (delta + 2 * r))
+    def distance(below):
+        step = query.scale[:, None, None] * below
+        sums = _tree_sum(step * (step + 2 * residual[:, None, :]))
+        # Divided last: a rounded factor in every term would not cancel between them.
+        return -0.5 * (sums / query.std[:, None]) / query.std[:, None]
 
-    return _by_groups(group, index)
+    if index.shape[1] <= FEW:
+        # The barrier makes one gather of it; fused into each use it would be done again.
+        below = lax.optimization_barrier(_differences(query, blocks, pivot, index))
+        return distance(below), below
+    return _by_groups(lambda i: distance(_differences(query, blocks, pivot, i)), index), None
 
 
 def _coarse_logits(query: Query, blocks: PointBlocks, coarse: Stream):
@@ -294,20 +299,21 @@ def _refine(query: Query, blocks: PointBlocks, coarse: Stream, refine: bool) -> 
     dtype = z.dtype
     pivot = _take(blocks.originals, start).astype(dtype)
     residual = exact_residual(query.x, query.scale, pivot)
-    base = -0.5 * _tree_sum((residual / query.std[:, None]) ** 2)
+    base = -0.5 * (_tree_sum(residual**2) / query.std) / query.std
     log_weights = _take(blocks.log_weights, index).astype(dtype)
-    if refine:
-        fine = log_weights + _relative_logits(query, blocks, index, pivot, residual)
-        fine = jnp.where(index < blocks.log_weights.size, fine, -jnp.inf)
-    else:
+    fine, below = _relative_logits(query, blocks, index, pivot, residual)
+    fine = jnp.where(index < blocks.log_weights.size, fine + log_weights, -jnp.inf)
+    if not refine:
         first = _take(blocks.log_weights, start).astype(dtype)
         fine = everything - everything.max(-1, keepdims=True) + first[:, None]
-    return _normalised(query, blocks, coarse, z, index, fine, (pivot, residual, base, refine))
+    return _normalised(
+        query, blocks, coarse, z, index, fine, (pivot, below, residual, base, refine)
+    )
 
 
 def _normalised(query, blocks, coarse: Stream, z, index, fine, anchor) -> _Fine:
     """Joins the candidates' logits `fine`, relative to `base`, with the rest of the stream."""
-    pivot, residual, base, refine = anchor
+    pivot, below, residual, base, refine = anchor
     held, eps = z.shape[1], jnp.finfo(z.dtype).eps
     # The rest is anchored on the best candidate that entered the stream: same errors, same sign.
     shift = jnp.where(jnp.isfinite(z[:, 0]), fine[:, 0] - z[:, 0], 0)
@@ -326,17 +332,24 @@ def _normalised(query, blocks, coarse: Stream, z, index, fine, anchor) -> _Fine:
         log_own, log_others = -jax.nn.softplus(others - own), -jax.nn.softplus(own - others)
     bound = _rounding(query, blocks, index)
     hides = (gap > -WINDOW - 2 * bound) if refine else True
+    factor = jnp.where(some, jnp.exp(coarse.peak + shift - total), 0)
+    weight = jnp.exp(fine - total[:, None])
+    scaled = jnp.pad(factor[:, None] * entered, ((0, 0), (0, fine.shape[1] - held)))
+    squares = factor**2 * coarse.squares + (weight**2 - scaled**2).sum(-1)
     return _Fine(
         index=index,
         log_weight=fine - total[:, None],
         pivot=pivot,
+        below=below,
         residual=residual,
         log_normaliser=base + total,
         log_own=log_own,
         log_others=log_others,
-        entered=entered,
+        correction=weight - scaled,
+        squares=squares,
         log_shift=shift - total,
-        factor=jnp.where(some, jnp.exp(coarse.peak + shift - total), 0),
+        factor=factor,
+        rest=factor * rest,
         unresolved=(hides & (bound > TOLERANCE)) | ~jnp.isfinite(base + total),
     )
 
@@ -357,37 +370,27 @@ def _widened(query, blocks, stacked, finish, least, refine, precision):
 
 def _below_pivot(query, blocks, coarse: Stream, fine: _Fine):
     """`a_0 - E[a|x]`, `(B, d)`: small and accurate where the posterior is narrow."""
-    dtype = query.field.dtype
-    weight = jnp.exp(fine.log_weight)
-    near = _weighted(partial(_differences, query, blocks, fine.pivot), fine.index, weight)
-    rest = _rest_moment(blocks.centred, coarse, fine, dtype)
-    offset = fine.pivot - blocks.centre.astype(dtype)
-    return near + fine.factor[:, None] * (_rest_total(coarse, fine)[:, None] * offset - rest)
+    offset = fine.pivot - blocks.centre.astype(fine.pivot.dtype)
+    stream = fine.factor[:, None] * (
+        coarse.total[:, None] * offset - cast(jax.Array, coarse.moment)
+    )
+    if fine.below is not None:
+        return (fine.correction[..., None] * fine.below).sum(1) + stream
+    below = partial(_differences, query, blocks, fine.pivot)
+    return _weighted(below, fine.index, fine.correction) + stream
 
 
-def _rest_total(coarse: Stream, fine: _Fine):
-    return jnp.maximum(coarse.total - fine.entered.sum(-1), 0)
-
-
-def _rest_moment(stacked, coarse: Stream, fine: _Fine, dtype):
-    def rows(index):
-        return _take(stacked, index).astype(dtype)
-
-    return coarse.moment - _weighted(rows, coarse.index, fine.entered)
-
-
-def _sums(query, blocks, coarse, fine: _Fine, stacked, values, top, precision) -> PosteriorSums:
+def _sums(query, blocks, coarse: Stream, fine: _Fine, stacked, values, top) -> PosteriorSums:
     """Everything that `posterior_sums` returns, for a flat batch."""
-    dtype, weight = query.field.dtype, jnp.exp(fine.log_weight)
     mean = residual = None
     if isinstance(values, str):
         below = _below_pivot(query, blocks, coarse, fine)
         mean = fine.pivot - below
         residual = fine.residual + query.scale[:, None] * below
     elif stacked is not None:
-        near = _weighted(lambda i: _take(stacked, i).astype(dtype), fine.index, weight)
-        mean = near + fine.factor[:, None] * _rest_moment(stacked, coarse, fine, dtype)
-    squares = jnp.maximum(coarse.squares - (fine.entered**2).sum(-1), 0)
+        near = partial(_take, stacked.astype(query.x.dtype))
+        mean = _weighted(near, fine.index, fine.correction)
+        mean = mean + fine.factor[:, None] * cast(jax.Array, coarse.moment)
     _, at = largest(lax.stop_gradient(fine.log_weight), top)
     best = jnp.take_along_axis(fine.log_weight, at, 1)
     index = jnp.take_along_axis(fine.index, at, 1)
@@ -395,7 +398,7 @@ def _sums(query, blocks, coarse, fine: _Fine, stacked, values, top, precision) -
         log_normaliser=fine.log_normaliser,
         mean=mean,
         residual=residual,
-        participation=(weight**2).sum(-1) + fine.factor**2 * squares,
+        participation=fine.squares,
         top_index=jnp.where(best > -jnp.inf, index, -1),
         top_log_weight=best,
         log_own=fine.log_own,
@@ -407,7 +410,7 @@ def _sums(query, blocks, coarse, fine: _Fine, stacked, values, top, precision) -
 class _Located(NamedTuple):
     """What a second pass over the points has to know of the first."""
 
-    index: jax.Array  # (B, WIDE)
+    index: jax.Array  # type: ignore[assignment]  # (B, WIDE)
     log_weight: jax.Array  # (B, WIDE)
     pivot: jax.Array  # (B, d)
     below: jax.Array | None  # (B, d), a_0 - E[a|x]
@@ -427,7 +430,7 @@ def _locate(query, blocks, refine, precision, *, mean=False) -> _Located:
             fine.pivot,
             _below_pivot(query, blocks, coarse, fine) if mean else None,
             fine.log_shift,
-            fine.factor * _rest_total(coarse, fine),
+            fine.rest,
         )
 
     stacked = blocks.centred if mean else None
@@ -524,10 +527,11 @@ def posterior_covariance_product(
     u = jnp.broadcast_to(jnp.asarray(u).astype(dtype), (*shape, query.x.shape[1]))
     u = u.reshape(query.x.shape)
     found = _locate(query, blocks, refine, precision, mean=True)
-    offset = found.pivot - blocks.centre.astype(dtype) - found.below  # E minus the centre
+    below = cast(jax.Array, found.below)
+    offset = found.pivot - blocks.centre.astype(dtype) - below  # E minus the centre
 
     def from_mean(index):
-        return found.below[:, None, :] - _differences(query, blocks, found.pivot, index)
+        return below[:, None, :] - _differences(query, blocks, found.pivot, index)
 
     def along(index):
         return jnp.einsum("bkd,bd->bk", from_mean(index), u, precision="highest")
