@@ -110,7 +110,7 @@ def leave_one_out_excess_entropy(
 
     .. math:: f_\mathrm{LOO}(t) = \tfrac12 + \psi_+(t)
 
-    It equals the excess entropy above the collapse time and stays negative, but finite, below.
+    It equals the excess entropy above the collapse time and is more negative below.
 
     Args:
         t: time, positive; arguments broadcast.

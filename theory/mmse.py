@@ -209,7 +209,12 @@ def collapse_time_from_mmse(
     """
     checks.require_positive("log_n", log_n, "two training points are needed")
     info = information_from_mmse_in_time(t, mmse, standard_error, temperature)
-    t, mmse, log_n, temperature = floats(t, mmse, log_n, temperature)
+    return _cross(info, *floats(t, mmse, log_n, temperature))
+
+
+@jax.jit
+def _cross(info: Estimate, t: Array, mmse: Array, log_n: Array, temperature: Array) -> Estimate:
+    """Time at which the curve of information equals ``log_n``, and how far errors move it."""
     crossed = (info.value[0] >= log_n) & (info.value[-1] <= log_n)
     low = jnp.clip(jnp.searchsorted(-info.value, -log_n), 1, t.shape[0] - 1)
     ends = jnp.stack([low, low - 1])
@@ -256,7 +261,9 @@ def _integrate_curve(y: Array, loss: Array, error: Array) -> Estimate:
     correction = jnp.abs(value - _cumulate(y, loss, False))
     snr = jnp.exp(y[:2])
     bend = (loss[1] / snr[1] - loss[0] / snr[0]) / (snr[1] - snr[0])
-    below = jnp.abs(bend) * snr[0] ** 2 / 4  # mmse linear instead of constant in (3)
+    below = (
+        jnp.abs(bend) * snr[0] ** 2 / 2
+    )  # twice the piece of mmse linear instead of constant in (3)
     return Estimate(value, jnp.sqrt(error**2 @ matrix**2), correction + below)
 
 

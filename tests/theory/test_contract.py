@@ -1,0 +1,303 @@
+"""What every public function promises: one registry, the same questions to each of its entries."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from theory import (
+    channel,
+    clone_agreement,
+    collapse,
+    excess_entropy,
+    finite_size,
+    kernel_density,
+    memorisation_rem,
+    potentials,
+    quadrature,
+    rem,
+    speciation,
+)
+
+SPECTRUM = np.array([2.0, 0.7, 0.3, 0.1])
+THIRDS = np.array([0.2, 0.3, 0.5])
+
+# generic arguments: no variance and no temperature of one, no equal weights
+FUNCTIONS = {
+    "ou_variance": (channel.ou_variance, (0.7, 0.6)),
+    "snr": (channel.snr, (0.7, 0.6)),
+    "time_of_snr": (channel.time_of_snr, (0.7, 0.6)),
+    "state_variance": (channel.state_variance, (0.7, 0.4, 0.6)),
+    "signal_ratio": (channel.signal_ratio, (0.7, 0.4, 0.6)),
+    "gaussian_information": (channel.gaussian_information, (0.7, SPECTRUM)),
+    "binary_mmse": (channel.binary_mmse, (0.7,)),
+    "binary_information": (channel.binary_information, (0.7,)),
+    "mixture_information": (channel.mixture_information, (0.7,)),
+    "noncentral_log_cdf": (quadrature.noncentral_chi_square_log_cdf, (5.0, 7.5, 3.0)),
+    "spectral_time": (speciation.spectral_time, (3.0, 0.6)),
+    "static_time": (speciation.static_time, (3.0, 0.6)),
+    "dynamic_time": (speciation.dynamic_time, (3.0, 0.6)),
+    "mixture_static_time": (speciation.mixture_static_time, (2.0, 0.4, 0.6)),
+    "mixture_dynamic_time": (speciation.mixture_dynamic_time, (2.0, 0.4, 0.6)),
+    "hierarchy_times": (speciation.hierarchy_times, (np.array([4.0, 2.0]), 0.6)),
+    "clone_agreement": (clone_agreement.clone_agreement, (0.7,)),
+    "mixture_kappa": (clone_agreement.mixture_kappa, (0.7, 2.0, 0.4, 0.6)),
+    "weighted_clone_agreement": (clone_agreement.weighted_clone_agreement, (0.7, 0.3)),
+    "mixture_clone_agreement": (
+        clone_agreement.mixture_clone_agreement,
+        (0.7, 2.0, 0.4, 0.3, 0.6),
+    ),
+    "kappa_of_agreement": (clone_agreement.kappa_of_agreement, (0.4, 0.3)),
+    "mixture_crossing_time": (
+        clone_agreement.mixture_crossing_time,
+        (3.0, 0.4, 0.3, 0.6, 0.5),
+    ),
+    "orthogonal_clone_agreement": (
+        clone_agreement.orthogonal_clone_agreement,
+        (np.array([1.0, 0.5, 2.0]), THIRDS),
+    ),
+    "simplex_clone_agreement": (clone_agreement.simplex_clone_agreement, (1.2, THIRDS)),
+    "hierarchy_clone_agreement": (
+        clone_agreement.hierarchy_clone_agreement,
+        (0.7, np.array([2.0, 1.0]), 0.4, 0.6),
+    ),
+    "effective_kappa": (
+        clone_agreement.effective_kappa,
+        (0.7, np.array([0.3, 0.1]), np.array([0.5, 0.7]), np.array([0.6, 0.4]), 0.6),
+    ),
+    "effective_kappa_matrix": (
+        clone_agreement.effective_kappa,
+        (0.7, np.array([0.3, 0.1]), np.eye(2), np.array([[0.6, 0.2], [0.2, 0.4]]), 0.6),
+    ),
+    "variance_clone_agreement": (
+        clone_agreement.variance_clone_agreement,
+        (0.7, 5.0, 0.5, 1.5, 0.3, 0.6),
+    ),
+    "reduced_drift": (potentials.reduced_drift, (0.3, 0.7, 2.0, 0.4, 0.3, 0.6)),
+    "reduced_potential": (potentials.reduced_potential, (0.3, 0.7, 2.0, 0.4, 0.3, 0.6)),
+    "overlap_potential": (potentials.overlap_potential, (0.3, 0.7, 9.0, 2.0, 0.4, 0.6)),
+    "simplex_potential": (potentials.simplex_potential, (0.3, 0.9, 4.0)),
+    "simplex_instability": (potentials.simplex_instability, (4.0,)),
+    "simplex_spinodal": (potentials.simplex_spinodal, (4.0,)),
+    "simplex_dynamic_time": (potentials.simplex_dynamic_time, (5.0, 4.0, 0.6)),
+    "simplex_spinodal_time": (potentials.simplex_spinodal_time, (5.0, 4.0, 0.6)),
+    "gaussian_excess_entropy": (
+        excess_entropy.gaussian_excess_entropy,
+        (0.7, 3.0, 8.0, 0.4, 0.6),
+    ),
+    "spectrum_excess_entropy": (
+        excess_entropy.spectrum_excess_entropy,
+        (0.7, 3.0, SPECTRUM, 0.6),
+    ),
+    "mixture_excess_entropy": (
+        excess_entropy.mixture_excess_entropy,
+        (0.7, 3.0, 8.0, 2.0, 0.4, 0.6),
+    ),
+    "gaussian_collapse_time": (collapse.gaussian_collapse_time, (3.0, 8.0, 0.4, 0.6)),
+    "low_rank_collapse_time": (collapse.low_rank_collapse_time, (3.0, 8.0, 0.4, 0.6)),
+    "spectrum_collapse_time": (collapse.spectrum_collapse_time, (3.0, SPECTRUM, 0.6)),
+    "mixture_collapse_time": (collapse.mixture_collapse_time, (3.0, 8.0, 2.0, 0.4, 0.6)),
+    "separated_mixture_collapse_time": (
+        collapse.separated_mixture_collapse_time,
+        (3.0, 8.0, 0.4, 0.6),
+    ),
+    "spin_collapse_time": (collapse.spin_collapse_time, (0.3, 0.6)),
+    "trap_onset_time": (collapse.trap_onset_time, (0.2, 0.4, 0.6)),
+    "two_level_collapse_times": (
+        collapse.two_level_collapse_times,
+        (np.array([0.05, 0.3]), np.array([0.5, 0.4]), 0.6),
+    ),
+    "nearest_is_own_probability": (
+        finite_size.nearest_is_own_probability,
+        (0.3, 3.0, 8.0, 0.4, 0.6),
+    ),
+    "gaussian_approximation_of_own": (
+        finite_size.gaussian_approximation_of_own,
+        (0.3, 3.0, 8.0, 0.4, 0.6),
+    ),
+    "expected_softplus": (finite_size.expected_softplus, (0.3, 2.0)),
+    "expected_softplus_wide": (finite_size.expected_softplus, (0.3, 40.0)),
+    "gaussian_empirical_excess_entropy": (
+        finite_size.gaussian_empirical_excess_entropy,
+        (0.3, 3.0, 8.0, 0.4, 0.6),
+    ),
+    "mixture_empirical_excess_entropy": (
+        finite_size.mixture_empirical_excess_entropy,
+        (0.3, 3.0, 8.0, 2.0, 0.4, 0.6),
+    ),
+    "memorisation_state": (memorisation_rem.memorisation_state, (0.15, 0.3, 0.4, 0.6, 0.5)),
+    "others_free_entropy": (memorisation_rem.others_free_entropy, (0.9, 0.3, 0.4, 0.6, 0.5)),
+    "leave_one_out_excess_entropy": (
+        memorisation_rem.leave_one_out_excess_entropy,
+        (0.15, 0.3, 0.4, 0.6),
+    ),
+    "typical_energy": (memorisation_rem.typical_energy, (0.5, 0.7, 0.4, 0.6)),
+    "energy_tilt": (memorisation_rem.energy_tilt, (0.3, 0.7, 0.4, 0.6)),
+    "energy_rate": (memorisation_rem.energy_rate, (0.3, 0.7, 0.4, 0.6)),
+    "gaussian_free_entropy": (rem.gaussian_free_entropy, (0.7, 0.6, 1.3)),
+    "participation_moment": (rem.participation_moment, (2.5, 0.6)),
+    "squared_participation": (rem.squared_participation, (0.6,)),
+    "kernel_widths": (kernel_density.kernel_widths, (0.3,)),
+    "kernel_participation": (kernel_density.kernel_participation, (0.6, 0.3)),
+}
+
+
+def flat(function, arguments):
+    """The function of one flat vector of numbers, with one flat vector as its value."""
+    vector, unravel = ravel_pytree(tuple(jnp.asarray(a, float) for a in arguments))
+    return vector, lambda v: ravel_pytree(function(*unravel(v)))[0]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_batches_and_derivatives(name):
+    """vmap and jit give the eager value, and derivatives agree with central differences."""
+    function, arguments = FUNCTIONS[name]
+    vector, of_vector = flat(function, arguments)
+    step = 1e-5 * np.maximum(np.abs(vector), 0.1)
+    moves = np.concatenate([np.zeros((1, vector.size)), np.diag(step), -np.diag(step)])
+    batch = jax.jit(jax.vmap(of_vector))(vector + moves)
+    eager = ravel_pytree(function(*arguments))[0]
+    # a batch may sum in another order
+    np.testing.assert_allclose(batch[0], eager, rtol=1e-11, atol=1e-13)
+    assert np.isfinite(eager).all()
+
+    slopes = (batch[1 : 1 + vector.size] - batch[1 + vector.size :]) / (2 * step[:, None])
+    # rounding 1e-12 / 1e-6 plus h^2 third derivatives
+    scale = 1 + np.abs(slopes).max()
+    jacobian = jax.jit(jax.jacrev(of_vector))(vector)
+    np.testing.assert_allclose(jacobian.T, slopes, rtol=0, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_single_precision_stays_single(name, strict):
+    """float32 in, float32 out, with no silent promotion on the way."""
+    function, arguments = FUNCTIONS[name]
+    single = tuple(jnp.asarray(a, jnp.float32) for a in arguments)
+    for leaf in jax.tree.leaves(jax.eval_shape(function, *single)):
+        assert leaf.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clone_agreement", "mixture_collapse_time", "nearest_is_own_probability", "kernel_widths"],
+)
+def test_single_precision_is_close(name, strict):
+    function, arguments = FUNCTIONS[name]
+    single = function(*(jnp.asarray(a, jnp.float32) for a in arguments))
+    double = ravel_pytree(function(*arguments))[0]
+    # well-conditioned equations, to a few hundred units in the last place
+    np.testing.assert_allclose(ravel_pytree(single)[0], double, rtol=1e-4, atol=1e-5)
+
+
+T = 0.6
+ROOT = np.sqrt(T)
+RESCALED = {
+    "spectral_time": ((3.0, T), (3.0 / T, 1.0)),
+    "static_time": ((3.0, T), (3.0 / T, 1.0)),
+    "dynamic_time": ((3.0, T), (3.0 / T, 1.0)),
+    "mixture_static_time": ((2.0, 0.4, T), (2.0 / ROOT, 0.4 / T, 1.0)),
+    "mixture_dynamic_time": ((2.0, 0.4, T), (2.0 / ROOT, 0.4 / T, 1.0)),
+    "mixture_kappa": ((0.7, 2.0, 0.4, T), (0.7, 2.0 / ROOT, 0.4 / T, 1.0)),
+    "mixture_clone_agreement": (
+        (0.7, 2.0, 0.4, 0.3, T),
+        (0.7, 2.0 / ROOT, 0.4 / T, 0.3, 1.0),
+    ),
+    "mixture_crossing_time": ((3.0, 0.4, 0.3, T), (3.0 / ROOT, 0.4 / T, 0.3, 1.0)),
+    "hierarchy_clone_agreement": (
+        (0.7, np.array([2.0, 1.0]), 0.4, T),
+        (0.7, np.array([2.0, 1.0]) / ROOT, 0.4 / T, 1.0),
+    ),
+    "variance_clone_agreement": (
+        (0.7, 5.0, 0.5, 1.5, 0.3, T),
+        (0.7, 5.0, 0.5 / T, 1.5 / T, 0.3, 1.0),
+    ),
+    "effective_kappa": (
+        (0.7, np.array([0.3]), np.array([0.5]), np.array([0.6]), T),
+        (0.7, np.array([0.3]) / ROOT, np.array([0.5]) / T, np.array([0.6]) / T, 1.0),
+    ),
+    "simplex_dynamic_time": ((5.0, 4.0, T), (5.0 / ROOT, 4.0, 1.0)),
+    "simplex_spinodal_time": ((5.0, 4.0, T), (5.0 / ROOT, 4.0, 1.0)),
+    "gaussian_excess_entropy": ((0.7, 3.0, 8.0, 0.4, T), (0.7, 3.0, 8.0, 0.4 / T, 1.0)),
+    "spectrum_excess_entropy": ((0.7, 3.0, SPECTRUM, T), (0.7, 3.0, SPECTRUM / T, 1.0)),
+    "mixture_excess_entropy": (
+        (0.7, 3.0, 8.0, 2.0, 0.4, T),
+        (0.7, 3.0, 8.0, 2.0 / ROOT, 0.4 / T, 1.0),
+    ),
+    "gaussian_collapse_time": ((3.0, 8.0, 0.4, T), (3.0, 8.0, 0.4 / T, 1.0)),
+    "spectrum_collapse_time": ((3.0, SPECTRUM, T), (3.0, SPECTRUM / T, 1.0)),
+    "mixture_collapse_time": ((3.0, 8.0, 2.0, 0.4, T), (3.0, 8.0, 2.0 / ROOT, 0.4 / T, 1.0)),
+    "separated_mixture_collapse_time": ((3.0, 8.0, 0.4, T), (3.0, 8.0, 0.4 / T, 1.0)),
+    "trap_onset_time": ((0.2, 0.4, T), (0.2, 0.4 / T, 1.0)),
+    "two_level_collapse_times": (
+        (np.array([0.05, 0.3]), np.array([0.5, 0.4]), T),
+        (np.array([0.05, 0.3]), np.array([0.5, 0.4]) / T, 1.0),
+    ),
+    "nearest_is_own_probability": (
+        (0.3, 3.0, 8.0, 0.4, T),
+        (0.3, 3.0, 8.0, 0.4 / T, 1.0),
+    ),
+    "memorisation_state": ((0.15, 0.3, 0.4, T, 0.5), (0.15, 0.3, 0.4 / T, 1.0, 0.5 / T)),
+    "energy_rate": ((0.3, 0.7, 0.4, T), (0.3, 0.7, 0.4 / T, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", RESCALED)
+def test_temperature_rescales_lengths(name):
+    """A process at temperature T on a is the standard one on a / sqrt(T)."""
+    function = FUNCTIONS[name][0]
+    warm, standard = (ravel_pytree(function(*given))[0] for given in RESCALED[name])
+    np.testing.assert_allclose(warm, standard, rtol=1e-10, atol=1e-12)
+
+
+BAD = [
+    (speciation.spectral_time, (-1.0,), "eigenvalue must be >= 0"),
+    (speciation.static_time, (3.0, 0.0), "temperature must be positive"),
+    (speciation.dynamic_time, (np.array([3.0, np.nan]),), "eigenvalue=nan"),
+    (speciation.mixture_static_time, (-2.0, 1.0), "mean_norm=-2.0"),
+    (speciation.mixture_dynamic_time, (2.0, -1.0), "variance=-1.0"),
+    (speciation.mixture_clone_agreement, (-0.1, 2.0, 1.0), "t must be >= 0"),
+    (speciation.mixture_clone_agreement, (0.1, 2.0, 1.0, 1.0), "weight must be between 0 and 1"),
+    (speciation.mixture_clone_agreement, (0.1, 2.0, -1.0), "variance=-1.0"),
+    (speciation.mixture_clone_agreement, (0.1, 2.0, 1.0, 0.5, -1.0), "temperature=-1.0"),
+    (speciation.mixture_crossing_time, (2.0, 1.0, 0.5, 1.0, 1.5), "level=1.5"),
+    (speciation.orthogonal_clone_agreement, (np.ones(2), np.ones(2)), "sum of weights=2.0"),
+    (speciation.simplex_potential, (0.1, 1.0, 1), "classes=1"),
+    (speciation.effective_kappa, (1.0, np.ones(3), np.ones(3), np.eye(3)), "shapes"),
+    (collapse.gaussian_collapse_time, (0.0, 8, 1.0), "log_n must be positive"),
+    (collapse.gaussian_collapse_time, (3.0, 0, 1.0), "dim must be >= 1"),
+    (collapse.gaussian_collapse_time, (3.0, 8, -1.0), "variance=-1.0"),
+    (collapse.gaussian_collapse_time, (3.0, 8, 1.0, np.inf), "temperature=inf"),
+    (collapse.spectrum_collapse_time, (3.0, np.array([1.0, -0.5])), "eigenvalues=-0.5"),
+    (collapse.mixture_collapse_time, (3.0, 8, 1.0, 0.0), "variance must be positive"),
+    (collapse.trap_onset_time, (0.0, 1.0), "alpha must be positive"),
+    (collapse.two_level_collapse_times, (np.ones(3), np.ones(3)), "expected"),
+    (collapse.nearest_is_own_probability, (0.1, 3.0, 8, 0.0), "variance must be positive"),
+    (collapse.mixture_excess_entropy, (-1.0, 3.0, 8, 1.0, 1.0), "t=-1.0"),
+    (channel.information_from_mmse, (np.array([1.0, 0.5]), np.ones(2)), "sort the curve"),
+    (channel.information_from_mmse_in_time, (np.array([0.0, 0.5]), np.ones(2)), "t=0.0"),
+    (channel.information_from_noise_loss, (np.ones(3), np.ones(2)), "shapes"),
+    (memorisation_rem.energy_rate, (-0.3, 0.7, 0.4), "energy=-0.3"),
+    (rem.participation_moment, (1.0, 0.5), "power must be above 1"),
+    (kernel_density.kernel_widths, (-0.1,), "alpha=-0.1"),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "message"), BAD)
+def test_bad_numbers_are_refused(function, arguments, message):
+    """The offending value and what to do about it are in the message."""
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
+
+
+def test_checks_pass_over_tracers():
+    assert np.isnan(jax.jit(speciation.spectral_time)(-1.0))
+
+
+def test_submodules_are_found_by_name():
+    import theory
+
+    assert theory.speciation is speciation
+    assert "collapse" in dir(theory)
+    with pytest.raises(AttributeError, match="nothing"):
+        theory.nothing  # noqa: B018
