@@ -149,12 +149,20 @@ def posterior_sums(
     Returns:
       `PosteriorSums`; 16-bit only in `mean` and `residual` of 16-bit states.
     """
-    query, shape, out = _flat_query(blocks, x, scale, std, own)
     stacked = _stacked(blocks, values)
+    points = isinstance(values, str)
+    return _posterior_sums(
+        blocks, x, scale, std, stacked, own, points, min(top, blocks.size), refine, precision
+    )
+
+
+@partial(jax.jit, static_argnums=(6, 7, 8, 9))
+def _posterior_sums(blocks, x, scale, std, stacked, own, points, top, refine, precision):
+    query, shape, out = _flat_query(blocks, x, scale, std, own)
+    stacked = blocks.centred if points else stacked
 
     def finish(coarse, fine):
-        count = min(top, blocks.size)
-        return _sums(query, blocks, coarse, fine, stacked, values, count)
+        return _sums(query, blocks, coarse, fine, stacked, points, top)
 
     result = _widened(query, blocks, stacked, finish, max(HELD, top), refine, precision)
     result = jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), result)
@@ -184,13 +192,13 @@ def _flat_query(
 
 
 def _stacked(blocks: PointBlocks, values):
-    """Values in blocks `(m, c, v)`, or None; points enter centred."""
-    if values is None:
-        return None
+    """Values in blocks `(m, c, v)`; None where there are none or they are the points."""
     if isinstance(values, str):
         if values != "points":
             raise ValueError(f"values is {values!r}, expected 'points', None or an array (n, v)")
-        return blocks.centred
+        return None
+    if values is None:
+        return None
     values = jnp.asarray(values)
     return values if values.ndim == 3 else block_values(blocks, values)
 
@@ -380,10 +388,10 @@ def _below_pivot(query, blocks, coarse: Stream, fine: _Fine):
     return _weighted(below, fine.index, fine.correction) + stream
 
 
-def _sums(query, blocks, coarse: Stream, fine: _Fine, stacked, values, top) -> PosteriorSums:
+def _sums(query, blocks, coarse: Stream, fine: _Fine, stacked, points, top) -> PosteriorSums:
     """Everything that `posterior_sums` returns, for a flat batch."""
     mean = residual = None
-    if isinstance(values, str):
+    if points:
         below = _below_pivot(query, blocks, coarse, fine)
         mean = fine.pivot - below
         residual = fine.residual + query.scale[:, None] * below
@@ -437,6 +445,7 @@ def _locate(query, blocks, refine, precision, *, mean=False) -> _Located:
     return _widened(query, blocks, stacked, finish, HELD, refine, precision)
 
 
+@partial(jax.jit, static_argnames=("refine", "precision"))
 def posterior_log_weights(
     blocks: PointBlocks, x, scale, std, *, refine: bool = True, precision="highest"
 ):
@@ -467,6 +476,7 @@ def _rest_weights(query, blocks, block: Block, found: _Located, precision):
     return w.at[jnp.arange(w.shape[0])[:, None], place].set(0, mode="drop")
 
 
+@partial(jax.jit, static_argnames=("refine", "precision"))
 def posterior_index(
     key, blocks: PointBlocks, x, scale, std, *, refine: bool = True, precision="highest"
 ):
@@ -509,6 +519,7 @@ def posterior_index(
     return lax.cond(far.any(), search, lambda: near).reshape(shape)
 
 
+@partial(jax.jit, static_argnames=("refine", "precision"))
 def posterior_covariance_product(
     blocks: PointBlocks, x, scale, std, u, *, refine: bool = True, precision="highest"
 ):

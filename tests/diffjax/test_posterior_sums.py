@@ -1,0 +1,441 @@
+"""Posterior sums against a float64 oracle, at small noise, under transformations and sharding."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from scipy import stats
+
+from diffjax.posterior_points import exact_residual
+from diffjax.posterior_sums import (
+    block_points,
+    block_values,
+    point_blocks,
+    posterior_covariance_product,
+    posterior_index,
+    posterior_log_weights,
+    posterior_sums,
+)
+
+
+def oracle(points, x, scale, std, log_weights=None):
+    """Logits and normalised log-weights in float64, by differences."""
+    a, x = np.asarray(points, np.float64), np.asarray(x, np.float64)
+    scale, std = (np.broadcast_to(np.asarray(v, np.float64), x.shape[:1]) for v in (scale, std))
+    log_w = np.full(len(a), -np.log(len(a))) if log_weights is None else np.asarray(log_weights)
+    rows = [log_w - ((r - s * a) ** 2).sum(-1) / (2 * sd**2) for r, s, sd in zip(x, scale, std)]
+    logits = np.stack(rows)
+    log_normaliser = np.logaddexp.reduce(logits, axis=1)
+    return logits, logits - log_normaliser[:, None], log_normaliser
+
+
+def cloud(seed, n, d, batch, *, variance=0.3, offset=0.0, dtype=np.float64):
+    """Points, states noised from some of them, scale and std; generic values everywhere."""
+    rng = np.random.default_rng(seed)
+    points = (offset + rng.normal(size=(n, d)) * rng.uniform(0.5, 1.5, d)).astype(dtype)
+    std, scale = dtype(variance**0.5), dtype((1 - variance) ** 0.5)
+    own = rng.integers(n, size=batch)
+    x = (scale * points[own].astype(np.float64) + std * rng.normal(size=(batch, d))).astype(dtype)
+    return points, x, scale, std, own
+
+
+def clustered(cluster, *, across, offset=0.0, n=640, d=3072, batch=6, seed=5):
+    """Float32 cloud at noise variance 1e-4 whose states each see `cluster` near-duplicates."""
+    rng = np.random.default_rng(seed)
+    points = offset + rng.normal(size=(n, d))
+    std, scale = np.float32(0.01), np.float32((1 - 1e-4) ** 0.5)
+    places = rng.permutation(n)[:cluster] if across else 130 + np.arange(cluster)
+    # Distances that change the logits by a few nats, so that odds are neither 0 nor 1.
+    step = 1.5 * std / np.sqrt(d)
+    points[places] = points[places[0]] + step * rng.normal(size=(cluster, d))
+    points = points.astype(np.float32)
+    own = places[rng.integers(cluster, size=batch)]
+    x = scale * points[own].astype(np.float64) + std * rng.normal(size=(batch, d))
+    return points, x.astype(np.float32), scale, std, own
+
+
+def nats(log_normaliser):
+    """1e-3 nats and two units in the last place of a float32 result."""
+    return 1e-3 + 2 * np.spacing(np.abs(log_normaliser).max().astype(np.float32))
+
+
+@pytest.mark.parametrize(("n", "chunk"), [(1, None), (7, 3), (300, 128), (300, None), (1000, 100)])
+def test_sums_match_the_oracle(n, chunk):
+    points, x, scale, std, _ = cloud(n, n, 5, 11)
+    log_weights = np.log(np.random.default_rng(1).uniform(0.1, 1, n))
+    blocks = point_blocks(points, log_weights, chunk=chunk)
+    got = posterior_sums(blocks, x, scale, std)
+    _, log_w, log_normaliser = oracle(points, x, scale, std, log_weights)
+    w = np.exp(log_w)
+    np.testing.assert_allclose(got.log_normaliser, log_normaliser, rtol=1e-12)
+    np.testing.assert_allclose(got.mean, w @ points, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(got.residual, x - scale * w @ points, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(got.participation, (w**2).sum(1), rtol=1e-11)
+    order = np.argsort(-log_w, axis=1)[:, :8]
+    np.testing.assert_array_equal(got.top_index, order)
+    np.testing.assert_allclose(
+        got.top_log_weight, np.take_along_axis(log_w, order, 1), rtol=1e-11, atol=1e-12
+    )
+    assert not got.unresolved.any()
+    np.testing.assert_array_equal(block_points(blocks), points)
+    every = posterior_log_weights(blocks, x, scale, std)
+    np.testing.assert_allclose(every, log_w, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("cluster", [1, 2, 8, 40])
+@pytest.mark.parametrize(("across", "offset"), [(False, 0.0), (True, 0.0), (True, 100.0)])
+def test_near_duplicates_in_float32(cluster, across, offset):
+    points, x, scale, std, _ = clustered(cluster, across=across, offset=offset)
+    blocks = point_blocks(points, chunk=128)
+    got = jax.jit(posterior_sums)(blocks, x, scale, std)
+    _, log_w, log_normaliser = oracle(points, x, scale, std)
+    tolerance = nats(log_normaliser)
+    np.testing.assert_allclose(got.log_normaliser, log_normaliser, rtol=0, atol=tolerance)
+    exact = np.take_along_axis(log_w, np.asarray(got.top_index), 1)
+    relevant = exact > log_w.max(1, keepdims=True) - 40
+    assert relevant.sum(1).min() >= min(cluster, 8)
+    np.testing.assert_allclose(got.top_log_weight[relevant], exact[relevant], rtol=0, atol=1e-3)
+    residual = np.asarray(x, np.float64) - np.float64(scale) * (np.exp(log_w) @ points)
+    error = np.linalg.norm(got.residual - residual, axis=1) / np.linalg.norm(residual, axis=1)
+    assert error.max() < 2e-6
+    assert not got.unresolved.any()
+    every = posterior_log_weights(blocks, x, scale, std)
+    near = log_w > log_w.max(1, keepdims=True) - 40
+    np.testing.assert_allclose(every[near], log_w[near], rtol=0, atol=1e-3)
+
+
+def test_too_many_near_duplicates_are_flagged():
+    points, x, scale, std, _ = clustered(200, across=True)
+    assert posterior_sums(point_blocks(points, chunk=128), x, scale, std).unresolved.all()
+    # More of them than are held, but the products are exact enough: no flag.
+    points, x, scale, std, _ = cloud(3, 600, 6, 8, variance=0.5, dtype=np.float32)
+    got = posterior_sums(point_blocks(points, chunk=128), x, scale, std)
+    assert not got.unresolved.any()
+    _, _, log_normaliser = oracle(points, x, scale, std)
+    np.testing.assert_allclose(got.log_normaliser, log_normaliser, rtol=2e-6)
+
+
+def test_stacked_copies_in_one_lane_are_found():
+    # Four near-copies of the set, a multiple of the lanes apart: more than a lane follows.
+    points, _, scale, std, _ = cloud(4, 256, 512, 1, variance=1e-4, dtype=np.float32)
+    rng = np.random.default_rng(8)
+    points = np.concatenate([points + 3e-4 * rng.normal(size=points.shape) for _ in range(6)])
+    points = points.astype(np.float32)
+    x = scale * points[:9].astype(np.float64) + std * rng.normal(size=(9, 512))
+    x = x.astype(np.float32)
+    got = posterior_sums(point_blocks(points, chunk=128), x, scale, std)
+    _, log_w, _ = oracle(points, x, scale, std)
+    np.testing.assert_array_equal(got.top_index[:, :6], np.argsort(-log_w, axis=1)[:, :6])
+    exact = np.sort(log_w, axis=1)[:, ::-1][:, :6]
+    np.testing.assert_allclose(got.top_log_weight[:, :6], exact, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("variance", [1e-4, 0.05, 0.6])
+def test_leave_one_out_deep_in_the_collapsed_phase(variance):
+    points, x, scale, std, own = cloud(2, 300, 200, 12, variance=variance, dtype=np.float32)
+    got = posterior_sums(point_blocks(points, chunk=128), x, scale, std, own=own)
+    logits, log_w, log_normaliser = oracle(points, x, scale, std)
+    row = np.arange(len(own))
+    others = logits.copy()
+    others[row, own] = -np.inf
+    others = np.logaddexp.reduce(others, axis=1) - log_normaliser
+    # The others may be a million nats below; four units in the last place of that.
+    np.testing.assert_allclose(got.log_others, others, rtol=5e-7, atol=1e-3)
+    np.testing.assert_allclose(got.log_own, log_w[row, own], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got.log_normaliser, log_normaliser, atol=nats(log_normaliser))
+    same = posterior_sums(point_blocks(points, chunk=128), x, scale, std)
+    np.testing.assert_allclose(got.residual, same.residual, rtol=1e-4, atol=2e-6)
+    np.testing.assert_array_equal(got.top_index[:, 0], same.top_index[:, 0])
+
+
+def test_leave_one_out_of_a_single_point():
+    got = posterior_sums(point_blocks(np.ones((1, 2))), np.zeros((3, 2)), 0.7, 0.9, own=0)
+    np.testing.assert_array_equal(got.log_own, 0)
+    np.testing.assert_array_equal(got.log_others, -np.inf)
+
+
+def test_values_and_no_values():
+    points, x, scale, std, _ = cloud(6, 700, 4, 9)
+    blocks = point_blocks(points, chunk=128)
+    labels = jax.nn.one_hot(np.arange(700) % 3, 3, dtype=jnp.float64)
+    _, log_w, log_normaliser = oracle(points, x, scale, std)
+    for values in (labels, block_values(blocks, labels)):
+        got = posterior_sums(blocks, x, scale, std, values=values)
+        np.testing.assert_allclose(got.mean, np.exp(log_w) @ labels, rtol=1e-11)
+        assert got.residual is None
+    bare = posterior_sums(blocks, x, scale, std, values=None, top=0)
+    assert bare.mean is None
+    assert bare.top_index.shape == (9, 0)
+    np.testing.assert_allclose(bare.log_normaliser, log_normaliser, rtol=1e-12)
+    many = posterior_sums(blocks, x, scale, std, top=20)
+    np.testing.assert_array_equal(many.top_index, np.argsort(-log_w, axis=1)[:, :20])
+
+
+def test_edges():
+    points, x, scale, std, _ = cloud(7, 50, 3, 5, dtype=np.float32)
+    blocks = point_blocks(points)
+    prior = posterior_sums(blocks, x, np.float32(0), np.float32(1))
+    np.testing.assert_allclose(prior.mean, np.tile(points.mean(0), (5, 1)), atol=2e-6)
+    np.testing.assert_allclose(prior.participation, 1 / 50, rtol=1e-5)
+    late = posterior_sums(blocks, x, np.float32(1e-30), np.float32(1))
+    np.testing.assert_allclose(late.mean, prior.mean, atol=2e-6)
+    broken = posterior_sums(blocks, x, np.float32(1), np.float32(0))
+    assert broken.unresolved.all()
+    same = posterior_sums(point_blocks(np.ones((40, 3), np.float32)), x, scale, std)
+    np.testing.assert_allclose(same.participation, 1 / 40, rtol=1e-5)
+    np.testing.assert_allclose(same.mean, 1, rtol=1e-6)
+    without = np.where(np.arange(50) == 7, -np.inf, -np.log(49)).astype(np.float32)
+    got = posterior_log_weights(point_blocks(points, without), points[7:8], scale, std)
+    assert got[0, 7] == -np.inf
+    np.testing.assert_allclose(np.exp(got).sum(), 1, rtol=1e-5)
+
+
+def test_errors_name_the_value():
+    blocks = point_blocks(np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"points has shape \(3,\), expected \(n, d\)"):
+        point_blocks(np.zeros(3))
+    with pytest.raises(ValueError, match=r"points has shape \(0, 3\)"):
+        point_blocks(np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="log_weights has shape"):
+        point_blocks(np.zeros((4, 3)), np.zeros(3))
+    with pytest.raises(ValueError, match="chunk is 0"):
+        point_blocks(np.zeros((4, 3)), chunk=0)
+    with pytest.raises(ValueError, match=r"x has shape \(5, 2\), expected \(..., 3\)"):
+        posterior_sums(blocks, np.zeros((5, 2)), 1.0, 1.0)
+    with pytest.raises(ValueError, match="values is 'labels'"):
+        posterior_sums(blocks, np.zeros((5, 3)), 1.0, 1.0, values="labels")
+    with pytest.raises(ValueError, match=r"values has shape \(3, 1\)"):
+        posterior_sums(blocks, np.zeros((5, 3)), 1.0, 1.0, values=np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+def test_dtype_follows_the_state(dtype, strict):
+    points, x, scale, std, _ = cloud(9, 200, 6, 4, dtype=np.float32)
+    low = jnp.asarray(x).astype(dtype)
+    blocks = point_blocks(jnp.asarray(points).astype(dtype), chunk=128)
+    got = posterior_sums(blocks, low, scale, std)
+    wide = jnp.promote_types(dtype, jnp.float32)
+    assert got.mean.dtype == got.residual.dtype == low.dtype
+    assert got.log_normaliser.dtype == got.top_log_weight.dtype == wide
+    exact = oracle(block_points(blocks), low.astype(jnp.float64), scale, std)[2]
+    np.testing.assert_allclose(got.log_normaliser, exact, rtol=3e-6)
+    product = posterior_covariance_product(blocks, low, scale, std, low)
+    assert product.dtype == low.dtype
+    assert posterior_index(jax.random.key(0), blocks, low, scale, std).dtype == jnp.int32
+
+
+@pytest.mark.parametrize(("variance", "chunk"), [(0.4, 128), (0.4, None), (0.02, 128)])
+def test_derivatives_match_finite_differences(variance, chunk):
+    points, x, scale, std, _ = cloud(10, 300, 5, 3, variance=variance)
+    blocks = point_blocks(points, chunk=chunk)
+    u = np.random.default_rng(2).normal(size=x.shape)
+
+    def scalar(x, scale, std):
+        got = posterior_sums(blocks, x, scale, std)
+        return (got.mean * u).sum() + got.log_normaliser.sum() + got.participation.sum()
+
+    arguments = (x, np.full(3, scale), np.full(3, std))
+    reverse = jax.jit(jax.grad(scalar, (0, 1, 2)))(*arguments)
+    step = 1e-5
+    for k, argument in enumerate(arguments):
+        for place in np.ndindex(argument.shape):
+            shift = np.zeros_like(argument)
+            shift[place] = step
+            ends = [
+                scalar(*arguments[:k], argument + sign * shift, *arguments[k + 1 :])
+                for sign in (1, -1)
+            ]
+            slope = (ends[0] - ends[1]) / (2 * step)
+            np.testing.assert_allclose(reverse[k][place], slope, rtol=1e-5, atol=1e-6)
+    tangent = jax.jvp(lambda x: scalar(x, *arguments[1:]), (x,), (u,))[1]
+    np.testing.assert_allclose(tangent, (reverse[0] * u).sum(), rtol=1e-9)
+
+
+def test_gradient_of_the_log_density_is_the_score_in_float32():
+    points, x, scale, std, _ = clustered(8, across=True)
+    blocks = point_blocks(points, chunk=128)
+
+    def both(x):
+        got = posterior_sums(blocks, x, scale, std)
+        return got.log_normaliser.sum(), got.residual
+
+    slope, residual = jax.grad(both, has_aux=True)(x)
+    np.testing.assert_allclose(slope, -residual / std**2, rtol=1e-4, atol=1e-2)
+    jacobian = jax.jvp(lambda x: posterior_sums(blocks, x, scale, std).mean, (x,), (x - x[:1],))[1]
+    product = posterior_covariance_product(blocks, x, scale, std, x - x[:1])
+    np.testing.assert_allclose(jacobian, scale / std**2 * product, rtol=2e-2, atol=2e-5)
+
+
+def test_derivatives_in_points_and_weights():
+    points, x, scale, std, _ = cloud(11, 140, 3, 4)
+    log_weights = np.random.default_rng(3).normal(size=140)
+
+    def scalar(points, log_weights):
+        blocks = point_blocks(points, log_weights, chunk=128)
+        got = posterior_sums(blocks, x, scale, std)
+        return got.log_normaliser.sum() + (got.mean**2).sum()
+
+    slopes = jax.grad(scalar, (0, 1))(points, log_weights)
+    rng = np.random.default_rng(4)
+    steps = (rng.normal(size=points.shape), rng.normal(size=140))
+    for k, step in enumerate(steps):
+        ends = []
+        for sign in (1e-5, -1e-5):
+            moved = [points, log_weights]
+            moved[k] = moved[k] + sign * step
+            ends.append(scalar(*moved))
+        np.testing.assert_allclose((slopes[k] * step).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
+
+
+def test_covariance_product():
+    points, x, scale, std, _ = cloud(12, 400, 6, 7, variance=0.5, offset=100.0)
+    u = np.random.default_rng(5).normal(size=(7, 6))
+    _, log_w, _ = oracle(points, x, scale, std)
+    w = np.exp(log_w)
+    shifted = points[None] - (w @ points)[:, None]
+    exact = np.einsum("bn,bni,bnj,bj->bi", w, shifted, shifted, u)
+    got = posterior_covariance_product(point_blocks(points, chunk=128), x, scale, std, u)
+    np.testing.assert_allclose(got, exact, rtol=1e-9, atol=1e-10)
+    points, x, scale, std, _ = clustered(8, across=True, offset=100.0)
+    u = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
+    w = np.exp(oracle(points, x, scale, std)[1])
+    for row in range(len(x)):
+        shifted = points.astype(np.float64) - w[row] @ points
+        exact = (w[row, :, None] * shifted).T @ (shifted @ u[row])
+        got = posterior_covariance_product(
+            point_blocks(points, chunk=128), x[row], scale, std, u[row]
+        )
+        assert np.linalg.norm(got - exact) < 1e-4 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("variance", [0.9, 0.3])
+def test_index_has_the_posterior_law(variance, key):
+    points, x, scale, std, _ = cloud(13, 150, 2, 1, variance=variance, dtype=np.float32)
+    draws = 40_000
+    blocks = point_blocks(points, chunk=64)
+    index = jax.jit(posterior_index)(key, blocks, jnp.tile(x, (draws, 1)), scale, std)
+    counts = np.bincount(index, minlength=150)
+    expected = draws * np.exp(oracle(points, x, scale, std)[1][0])
+    rare = expected < 8
+    counts = np.append(counts[~rare], counts[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    assert len(counts) > 10  # the draws beyond the candidates are tested as well
+    # False alarm once in 10,000 seeds; the seed is fixed.
+    statistic = ((counts - expected) ** 2 / np.maximum(expected, 1e-9)).sum()
+    assert statistic < stats.chi2.ppf(1 - 1e-4, len(counts) - 1)
+
+
+def test_index_of_near_duplicates_and_of_blocks(key):
+    points, x, scale, std, _ = clustered(8, across=True, batch=1)
+    index = posterior_index(key, point_blocks(points), jnp.tile(x, (400, 1)), scale, std)
+    w = np.exp(oracle(points, x, scale, std)[1][0])
+    counts = np.bincount(index, minlength=len(w))
+    assert counts[w < 1e-12].sum() == 0
+    # Five standard errors for each of eight counts: false alarm below 1e-5.
+    assert (np.abs(counts - 400 * w) < 5 * np.sqrt(400 * w * (1 - w)) + 1e-6).all()
+    points, x, scale, std, _ = cloud(14, 500, 3, 200, variance=0.6)
+    drawn = [
+        posterior_index(key, point_blocks(points, chunk=c), x, scale, std) for c in (7, 128, 500)
+    ]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    first = posterior_index(key, point_blocks(points, chunk=128), x[:5], scale, std)
+    np.testing.assert_array_equal(first, drawn[1][:5])
+
+
+clouds = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10_000),
+        "n": st.integers(1, 40),
+        "d": st.integers(1, 6),
+        "batch": st.just(4),
+        "variance": st.sampled_from([1e-3, 0.2, 0.9]),
+        "offset": st.sampled_from([0.0, 100.0]),
+    }
+)
+
+
+@hypothesis.given(clouds)
+@hypothesis.settings(max_examples=12)
+def test_symmetries(case):
+    points, x, scale, std, _ = cloud(**case)
+    n, d = points.shape
+    rng = np.random.default_rng(case["seed"])
+    base = posterior_sums(point_blocks(points), x, scale, std)
+
+    def close(got, mean=base.mean, size=1.0, shift=0.0):
+        # Offset 100 leaves 1e-14 of rounding in points, over noise variance 1e-3.
+        np.testing.assert_allclose(got.log_normaliser - shift, base.log_normaliser, atol=1e-8)
+        np.testing.assert_allclose(got.mean, mean, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(got.participation * size, base.participation, rtol=1e-8)
+
+    order = rng.permutation(n)
+    close(posterior_sums(point_blocks(points[order]), x, scale, std))
+    close(posterior_sums(point_blocks(np.tile(points, (2, 1))), x, scale, std), size=2.0)
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    turned = posterior_sums(point_blocks(points @ rotation), x @ rotation, scale, std)
+    close(turned, base.mean @ rotation)
+    close(posterior_sums(point_blocks(points, chunk=1 + case["seed"] % n), x, scale, std))
+    folded = posterior_sums(point_blocks(points), x.reshape(2, 2, d), scale, std)
+    np.testing.assert_array_equal(folded.mean.reshape(4, d), base.mean)
+    mapped = jax.vmap(lambda r: posterior_sums(point_blocks(points), r, scale, std))(x)
+    close(mapped)
+
+
+def test_one_state_and_a_noise_level_for_each():
+    points, x, _, _, _ = cloud(15, 90, 4, 6)
+    blocks = point_blocks(points, chunk=32)
+    scale, std = np.linspace(0.2, 0.9, 6), np.linspace(0.1, 2.0, 6)
+    got = posterior_sums(blocks, x, scale, std)
+    for k in range(6):
+        one = posterior_sums(blocks, x[k], scale[k], std[k])
+        np.testing.assert_allclose(one.mean, got.mean[k], rtol=1e-12)
+        assert one.log_normaliser.shape == ()
+
+
+def test_states_sharded_over_devices(key):
+    points, x, scale, std, _ = cloud(16, 600, 8, 12, dtype=np.float32)
+    blocks = point_blocks(points, chunk=128)
+    mesh = Mesh(np.array(jax.devices()[:2]), ("batch",))
+    spread = jax.device_put(x, NamedSharding(mesh, P("batch")))
+    run = jax.jit(lambda x: posterior_sums(blocks, x, scale, std))
+    one, two = run(x), run(spread)
+    assert len(two.mean.sharding.device_set) == 2
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, two)
+    draw = jax.jit(lambda x: posterior_index(key, blocks, x, scale, std))
+    np.testing.assert_array_equal(draw(x), draw(spread))
+
+
+def test_memory_does_not_grow_with_batch_times_points():
+    batch, n, d = 256, 200_000, 8
+    blocks = jax.eval_shape(point_blocks, jax.ShapeDtypeStruct((n, d), jnp.float32))
+    x = jax.ShapeDtypeStruct((batch, d), jnp.float32)
+    one = jax.ShapeDtypeStruct((), jnp.float32)
+    key = jax.random.key(0)
+
+    def slope(blocks, x, scale, std):
+        return jax.grad(lambda x: posterior_sums(blocks, x, scale, std).mean.sum())(x)
+
+    for function in (
+        posterior_sums,
+        lambda *a: posterior_index(key, *a),
+        lambda b, x, s, sd: posterior_covariance_product(b, x, s, sd, x),
+        slope,
+    ):
+        memory = jax.jit(function).lower(blocks, x, one, one).compile().memory_analysis()
+        # B n floats are 205 MB; one block of logits is half a megabyte.
+        assert memory.temp_size_in_bytes < 20e6
+
+
+def test_residual_is_exact_to_one_rounding():
+    rng = np.random.default_rng(17)
+    point = (100 + rng.normal(size=(50, 40))).astype(np.float32)
+    scale = rng.uniform(0.1, 1, 50).astype(np.float32)
+    x = (scale[:, None] * point + 1e-3 * rng.normal(size=point.shape)).astype(np.float32)
+    exact = x.astype(np.float64) - scale[:, None].astype(np.float64) * point
+    for run in (exact_residual, jax.jit(exact_residual)):
+        np.testing.assert_allclose(run(x, scale, point), exact, rtol=0, atol=1e-8)
