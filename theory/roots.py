@@ -121,7 +121,7 @@ def _divide_by_slope(linear: Callable[[Array], Array], y: Array) -> Array:
 def _search(
     f: Callable[[Array], Array], lower: Array, upper: Array, step: float, max_iterations: int
 ) -> tuple[_State, Array]:
-    f1, f2 = f(lower), f(upper)
+    f1, f2 = jax.vmap(f)(jnp.stack([lower, upper]))  # one copy of f in the program, not two
     changes = jnp.sign(f1) * jnp.sign(f2) <= 0
     half = jnp.full_like(lower, 0.5)
     # without a change of sign there is nothing to do: a batch must not wait for it
