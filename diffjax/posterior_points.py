@@ -64,7 +64,7 @@ def point_blocks(points, log_weights=None, *, chunk: int | None = None) -> Point
             f"points has shape {points.shape}, expected (n, d) with n >= 1; "
             "for one-dimensional data pass points[:, None]"
         )
-    dtype = jnp.promote_types(points.dtype, jnp.float32)
+    dtype = working_dtype(points.dtype)
     points = points.astype(dtype)
     size = points.shape[0]
     if log_weights is None:
@@ -86,6 +86,12 @@ def point_blocks(points, log_weights=None, *, chunk: int | None = None) -> Point
         centre,
         size,
     )
+
+
+def working_dtype(*dtypes):
+    """The widest of these floating types, at least float32 (also under strict promotion)."""
+    wide = [jnp.dtype(d) for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+    return max([jnp.dtype(jnp.float32), *wide], key=lambda d: jnp.finfo(d).bits)
 
 
 def block_points(blocks: PointBlocks) -> jax.Array:

@@ -41,6 +41,7 @@ from diffjax.posterior_points import (
     make_query,
     pinned_logits,
     point_blocks,
+    working_dtype,
 )
 from diffjax.posterior_stream import HELD, WIDE, Stream, largest, scan_blocks, stream
 
@@ -179,8 +180,8 @@ def _flat_query(
         raise ValueError(
             f"x has shape {x.shape}, expected (..., {dim}) for points of dimension {dim}"
         )
-    out = x.dtype
-    dtype = jnp.promote_types(jnp.promote_types(out, blocks.centre.dtype), jnp.float32)
+    dtype = working_dtype(x.dtype, blocks.centre.dtype)
+    out = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else dtype
     shape = x.shape[:-1]
 
     def flat(a, kind):

@@ -320,7 +320,7 @@ def perturb(key: Array, process: Process, a: Array, t: ArrayLike) -> Array:
 
 
 def bridge(process: Process, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array, Array]:
-    """Coefficients ``(c_a, c_x, variance)`` of ``x_s`` given ``a`` and ``x_t``, ``s <= t``; eq. (3).
+    """Coefficients ``(c_a, c_x, variance)`` of ``x_s`` given ``a`` and ``x_t``, eq. (3).
 
     ``x_s ~ N(c_a a + c_x x_t, variance I)``. The law of ``x_s`` for an exact posterior draw of
     ``a`` is that of the reverse SDE, whatever the step.

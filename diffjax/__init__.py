@@ -1,0 +1,41 @@
+"""diffjax: phase transitions of generative diffusion, measured in simulation.
+
+One idea carries everything: the posterior over clean data given a noisy state. A data
+distribution answers for it, a process chooses the channel, and `Diffusion` joins the two.
+The companion package `theory` solves the corresponding equations; neither imports the other.
+
+Every time ``t`` is the time of the Ornstein-Uhlenbeck process; see `diffjax.processes`.
+"""
+
+from diffjax import observables, processes, schedules
+from diffjax.data.gaussian_mixture import gaussian_mixture
+from diffjax.data.point_cloud import point_cloud
+from diffjax.diffusion import Diffusion
+from diffjax.dynamics.backward import backward
+from diffjax.dynamics.forward import forward
+from diffjax.dynamics.protocols import clones, u_turns
+from diffjax.processes import (
+    ornstein_uhlenbeck,
+    rectified_flow,
+    variance_exploding,
+    variance_preserving,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Diffusion",
+    "backward",
+    "clones",
+    "forward",
+    "gaussian_mixture",
+    "observables",
+    "ornstein_uhlenbeck",
+    "point_cloud",
+    "processes",
+    "rectified_flow",
+    "schedules",
+    "u_turns",
+    "variance_exploding",
+    "variance_preserving",
+]

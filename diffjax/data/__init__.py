@@ -1,0 +1,1 @@
+"""Data distributions with a tractable posterior, one file each; `base` states the protocols."""

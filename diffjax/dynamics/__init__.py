@@ -1,0 +1,1 @@
+"""Trajectories: exact forward noising, backward samplers, clones and U-turns."""

@@ -1,0 +1,76 @@
+r"""Exact trajectories of a point cloud in the span of its points.
+
+With the mean ``c`` of the points and an orthonormal basis ``B (r, d)`` of the span of the
+centred points, split a state as ``x = scale c + B^T y + x_perp``. The posterior weights depend
+on ``y`` only, so ``y`` follows the r-dimensional empirical process of ``B (a_mu - c)``, and
+``x_perp`` follows the same bridge with ``a_perp = 0``, which composes over all steps into one
+Gaussian jump. The law at the end of the grid is the one of the full simulation, for any start.
+
+References:
+    Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491) for the empirical process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffjax import processes
+from diffjax.data.base import per_event
+from diffjax.data.point_cloud import PointCloud
+from diffjax.diffusion import Diffusion
+from diffjax.dynamics import methods
+from diffjax.dynamics.scan import run_steps
+from diffjax.posterior_sums import point_blocks
+
+
+def worth_reducing(cloud: PointCloud) -> bool:
+    """Whether the span of the points is smaller than the space: ``n < d``."""
+    return cloud.blocks.size < cloud.dim
+
+
+def span_basis(points: Array) -> tuple[Array, Array, Array]:
+    """Mean, orthonormal basis and coordinates of points in their own span.
+
+    Args:
+        points: ``(n, d)`` with n <= d.
+
+    Returns:
+        The mean ``(d,)``, a basis ``(n, d)`` whose rows contain the span of the centred points
+        (rank deficiency only adds rows that no point uses), and coordinates ``(n, n)``.
+    """
+    centre = jnp.mean(points, axis=0)
+    basis, triangular = jnp.linalg.qr((points - centre).T)
+    return centre, basis.T, triangular.T
+
+
+@partial(jax.jit, static_argnames="remat")
+def run_in_span(key: Array, model: Diffusion, x: Array, times: Array, *, remat: bool) -> Array:
+    """Final states of the exact chain along ``times``, simulated in the span of the points."""
+    cloud, process = model.data, model.process
+    centre, basis, coordinates = span_basis(cloud.points)
+    reduced = replace(
+        cloud,
+        points=coordinates,
+        blocks=point_blocks(coordinates, cloud.log_weights),
+    )
+    key_span, key_perp = jax.random.split(key)
+    start, end = times[0], times[-1]
+    offset = x - per_event(process.scale(start), x) * centre
+    y = jnp.matmul(offset, basis.T, precision="highest")
+    x_perp = offset - jnp.matmul(y, basis, precision="highest")
+
+    step = methods.make_step(methods.exact(), Diffusion(reduced, process))
+    y, _ = run_steps(step, key_span, y, times, remat=remat)
+
+    _, c_x, variance = processes.bridge(process, end, start)
+    noise = jax.random.normal(key_perp, x.shape, x.dtype)
+    inside = jnp.matmul(jnp.matmul(noise, basis.T, precision="highest"), basis, precision="highest")
+    x_perp = per_event(c_x, x) * x_perp + per_event(jnp.sqrt(variance), x) * (noise - inside)
+    return per_event(process.scale(end), x) * centre + (
+        jnp.matmul(y, basis, precision="highest") + x_perp
+    )

@@ -1,0 +1,1 @@
+"""Estimators with standard errors: speciation (class commitment) and collapse (memorisation)."""
