@@ -5,28 +5,19 @@ Submodules are imported when they are first used.
 """
 
 import importlib
-from typing import Any
-
-_SUBMODULES = (
-    "channel",
-    "clone_agreement",
-    "collapse",
-    "finite_size",
-    "kernel_density",
-    "memorisation_rem",
-    "potentials",
-    "quadrature",
-    "rem",
-    "roots",
-    "speciation",
-)
+import pkgutil
+from types import ModuleType
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
+def _submodules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _submodules():
         return importlib.import_module(f"theory.{name}")
     raise AttributeError(f"module 'theory' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBMODULES])
+    return sorted([*globals(), *_submodules()])

@@ -201,7 +201,7 @@ def binary_mmse(ratio: ArrayLike) -> Array:
     Raises:
         ValueError: for a negative concrete ratio.
 
-    Source: Guo, Shamai, Verdu 2005 (cs/0412108), eq. (17); (4).
+    Source: Guo, Shamai, Verdu 2005 (cs/0412108); (4).
     """
     checks.require("ratio", ratio, lambda v: v >= 0, ">= 0", "pass a signal-to-noise ratio")
     (ratio,) = floats(ratio)
@@ -219,7 +219,7 @@ def binary_information(ratio: ArrayLike) -> Array:
     Raises:
         ValueError: for a negative concrete ratio.
 
-    Source: Guo, Shamai, Verdu 2005 (cs/0412108), eq. (18); (4).
+    Source: Guo, Shamai, Verdu 2005 (cs/0412108); (4).
     """
     checks.require("ratio", ratio, lambda v: v >= 0, ">= 0", "pass a signal-to-noise ratio")
     (ratio,) = floats(ratio)

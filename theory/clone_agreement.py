@@ -16,44 +16,25 @@ have the same law.
 .. math:: \phi = \sum_\pm w_\pm E_z\Big[\tfrac12 + \tfrac12\tanh^2\Big(\pm\kappa^2 + \kappa z
    + \tfrac12\log\frac{w}{1-w}\Big)\Big]. \tag{3}
 
-**K classes with orthogonal centres** :math:`m_c` of their own norms. The log-weight of class
-:math:`c` is :math:`\log w_c + \kappa_c z_c - \frac12\kappa_c^2` with :math:`\kappa_c^2` more for
-the true one, all :math:`z_c` independent. With :math:`1/S = \int d\theta\, e^{-\theta S}` and
-:math:`\theta = e^y`
-
-.. math:: \phi = \sum_c w_c \int dy\, H_c(y) \prod_{c' \ne c} G_{c'}(y), \tag{4}
-
-.. math:: G_c(y) = E_z \exp(-w_c e^{y + \kappa_c z - \kappa_c^2/2}), \qquad
-   H_c(y) = E_z\, h(y + \log w_c + \kappa_c z + \tfrac12\kappa_c^2), \quad h(v) = e^{v - e^v},
-   \tag{5}
-
-one-dimensional integrals for every :math:`K`. Only differences of centres matter, so **simplex**
-centres, :math:`m_c \cdot m_{c'} = -M^2/(K - 1)`, are orthogonal ones of norm
-:math:`M\sqrt{K/(K - 1)}`.
-
-**Centres at** :math:`\pm m_1 \pm m_2 \ldots`, orthogonal with independent signs, decide their signs
-independently: (3) with each norm, and their product for the class as a whole.
-
 **Different covariances.** With :math:`\delta = \Sigma_1 - \Sigma_2` and
 :math:`\bar C = \Delta_t I + \frac12 e^{-2t}(\Sigma_1 + \Sigma_2)` the log-likelihood ratio is
 :math:`N(\pm2\kappa^2, 4\kappa^2)`, where
 
 .. math:: \kappa^2 \simeq \frac{e^{-2t}}{4}(m_1 - m_2)^\top\bar C^{-1}(m_1 - m_2)
-   + \frac{e^{-4t}}{8}\mathrm{Tr}[(\bar C^{-1}\delta)^2], \tag{6}
+   + \frac{e^{-4t}}{8}\mathrm{Tr}[(\bar C^{-1}\delta)^2], \tag{4}
 
 for large :math:`d`, if no single direction of :math:`e^{-2t}\bar C^{-1}\delta` is of order one.
 Classes that differ by an isotropic variance only have the exact log ratio
 
 .. math:: \log\frac{p_1}{p_2} = \log\frac{w}{1-w} - \frac d2\log\frac{\Gamma_1}{\Gamma_2}
-   - \frac{|x|^2}{2}(\Gamma_1^{-1} - \Gamma_2^{-1}), \qquad |x|^2 \sim \Gamma_c\chi^2_d. \tag{7}
+   - \frac{|x|^2}{2}(\Gamma_1^{-1} - \Gamma_2^{-1}), \qquad |x|^2 \sim \Gamma_c\chi^2_d. \tag{5}
 
-Everything but (6) is exact for every :math:`d`.
+Everything but (4) is exact for every :math:`d`.
 
 Sources: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); Sclocchi, Favero, Wyart 2024
 (2402.16991).
 """
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -224,85 +205,6 @@ def mixture_crossing_time(
     return jnp.where(exists, 0.5 * jnp.log1p(jnp.where(exists, beyond, 1)), jnp.nan)
 
 
-def orthogonal_clone_agreement(kappas: ArrayLike, weights: ArrayLike) -> Array:
-    r"""Clone agreement of Gaussian classes with orthogonal centres.
-
-    .. math:: \phi = E\, p_{c^*}(x), \qquad
-       \log p_c = \log w_c + \kappa_c z_c + \kappa_c^2 (\delta_{c c^*} - \tfrac12) + \text{const}
-
-    By (4): to 1e-9 for every number of classes.
-
-    Args:
-        kappas: norms of the centres in units of the standard deviation of the state, (..., K).
-        weights: fractions of the data, (..., K), positive, of sum one.
-
-    Returns:
-        Shape (...).
-
-    Raises:
-        ValueError: for concrete weights that are not positive or do not sum to one.
-
-    Source: derived here, (4) and (5).
-    """
-    checks.require_nonnegative("kappas", kappas, "pass norms over standard deviations")
-    checks.require_weights(weights)
-    return _orthogonal(*floats(kappas, weights))
-
-
-def simplex_clone_agreement(kappa: ArrayLike, weights: ArrayLike) -> Array:
-    r"""Clone agreement of Gaussian classes with centres on a regular simplex.
-
-    .. math:: m_c \cdot m_{c'} = -\frac{M^2}{K - 1}, \qquad \kappa = M e^{-t}/\sqrt{\Gamma_t}
-
-    Args:
-        kappa: norm of a centre in units of the standard deviation of the state, (...).
-        weights: fractions of the data, (..., K), positive, of sum one; equal ones for plain
-        classes.
-
-    Returns:
-        Shape (...).
-
-    Raises:
-        ValueError: for concrete weights that are not positive or do not sum to one.
-
-    Source: derived here, (4) at the norm of orthogonal centres of the same distances.
-    """
-    kappa, weights = floats(kappa, weights)
-    classes = weights.shape[-1]
-    stretched = kappa[..., None] * jnp.sqrt(jnp.asarray(classes / (classes - 1), kappa.dtype))
-    kappas, weights = jnp.broadcast_arrays(stretched, weights)
-    return orthogonal_clone_agreement(kappas, weights)
-
-
-def hierarchy_clone_agreement(
-    t: ArrayLike, mean_norms: ArrayLike, variance: ArrayLike, temperature: ArrayLike = 1.0
-) -> Array:
-    r"""Clone agreement at each level of centres with independent orthogonal signs.
-
-    .. math:: m = \pm m_1 \pm m_2 \ldots, \qquad \phi_k = \phi(|m_k| e^{-t}/\sqrt{\Gamma_t})
-
-    The product over levels is the agreement of the class as a whole.
-
-    Args:
-        t: time, shape (...).
-        mean_norms: norms of the levels, shape (..., L).
-        variance: variance per coordinate within a class, shape (...).
-        temperature: temperature of the process, shape (...).
-
-    Returns:
-        Shape (..., L).
-
-    Raises:
-        ValueError: for concrete arguments out of range.
-
-    Source: Sclocchi, Favero, Wyart 2024 (2402.16991), for hierarchies; (3).
-    """
-    values = floats(t, variance, temperature)
-    checks.require_time(t)
-    t, variance, temperature = (value[..., None] for value in values)
-    return clone_agreement(mixture_kappa(t, mean_norms, variance, temperature))
-
-
 def effective_kappa(
     t: ArrayLike,
     mean_difference: ArrayLike,
@@ -328,7 +230,7 @@ def effective_kappa(
     Raises:
         ValueError: for concrete arguments out of range, or forms that differ.
 
-    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), appendix; (6).
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), appendix; (4).
     """
     checks.require_time(t)
     checks.require_temperature(temperature)
@@ -367,7 +269,7 @@ def variance_clone_agreement(
 
     .. math:: \phi = \sum_c w_c E_{q \sim \chi^2_d}[p_1^2 + p_2^2], \qquad |x|^2 = \Gamma_c q
 
-    with (7); exact for every dimension. Arguments broadcast.
+    with (5); exact for every dimension. Arguments broadcast.
 
     Args:
         t: time, positive unless both variances are.
@@ -380,7 +282,7 @@ def variance_clone_agreement(
     Raises:
         ValueError: for concrete arguments out of range.
 
-    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), appendix; (7).
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), appendix; (5).
     """
     checks.require_time(t)
     checks.require_dimension(dim)
@@ -410,27 +312,6 @@ def _kappa_kernel(level: Array, weight: Array) -> Array:
     return jnp.exp(find_root(excess, lower, upper).value)
 
 
-def _orthogonal_kernel(kappas: Array, weights: Array) -> Array:
-    z, nodes = quadrature.gaussian_nodes(241, kappas.dtype)
-    strongest = jax.lax.stop_gradient(jnp.max(kappas))
-    smallest = jax.lax.stop_gradient(jnp.min(jnp.log(weights)))
-    lower = -38 - 0.5 * strongest**2 - 9 * strongest
-    y, spacing = jnp.linspace(
-        lower, 5 + 9 * strongest + 0.5 * strongest**2 - smallest, 1601, retstep=True
-    )
-
-    def one(kappa: Array, log_weight: Array) -> tuple[Array, Array]:
-        center = y[:, None] + log_weight + kappa * z
-        other = jnp.exp(-jnp.exp(center - 0.5 * kappa**2)) @ nodes
-        shifted = center + 0.5 * kappa**2
-        return other, jnp.exp(shifted - jnp.exp(shifted)) @ nodes
-
-    others, own = jax.lax.map(lambda pair: one(*pair), (kappas, jnp.log(weights)))
-    logs = jnp.log(jnp.maximum(others, jnp.finfo(y.dtype).tiny))
-    rest = jnp.exp(jnp.sum(logs, axis=0) - logs)
-    return spacing * jnp.sum(weights[:, None] * own * rest)
-
-
 def _variance_kernel(
     t: Array, dim: Array, variance_a: Array, variance_b: Array, weight: Array, temperature: Array
 ) -> Array:
@@ -447,5 +328,4 @@ def _variance_kernel(
 
 _weighted = elementwise(_weighted_kernel)
 _kappa = elementwise(_kappa_kernel)
-_orthogonal = elementwise(_orthogonal_kernel, "(k),(k)->()")
 _variance_only = elementwise(_variance_kernel)

@@ -25,8 +25,8 @@ inside the logarithm, so a number must name its own. A hierarchy of centres
 :math:`\pm m_1 \pm m_2 \ldots` has a time :math:`t_k = \frac12\log(|m_k|^2/T)` (4) for each
 level; levels separate with the dimension only if their norms grow with different powers of it.
 
-Clone agreements are in `theory.clone_agreement` and potentials in `theory.potentials`; their names
-are also found here.
+Clone agreements are in `theory.clone_agreement` and `theory.many_classes`, potentials in
+`theory.potentials`; their names are also found here.
 
 Sources: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); Biroli, Mezard 2023 (2306.03518).
 """
@@ -39,15 +39,17 @@ from theory.checks import Array, floats
 from theory.clone_agreement import (
     clone_agreement,
     effective_kappa,
-    hierarchy_clone_agreement,
     kappa_of_agreement,
     mixture_clone_agreement,
     mixture_crossing_time,
     mixture_kappa,
-    orthogonal_clone_agreement,
-    simplex_clone_agreement,
     variance_clone_agreement,
     weighted_clone_agreement,
+)
+from theory.many_classes import (
+    hierarchy_clone_agreement,
+    orthogonal_clone_agreement,
+    simplex_clone_agreement,
 )
 from theory.potentials import (
     overlap_potential,

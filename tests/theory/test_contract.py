@@ -53,12 +53,12 @@ FUNCTIONS = {
         (3.0, 0.4, 0.3, 0.6, 0.5),
     ),
     "orthogonal_clone_agreement": (
-        clone_agreement.orthogonal_clone_agreement,
+        speciation.orthogonal_clone_agreement,
         (np.array([1.0, 0.5, 2.0]), THIRDS),
     ),
-    "simplex_clone_agreement": (clone_agreement.simplex_clone_agreement, (1.2, THIRDS)),
+    "simplex_clone_agreement": (speciation.simplex_clone_agreement, (1.2, THIRDS)),
     "hierarchy_clone_agreement": (
-        clone_agreement.hierarchy_clone_agreement,
+        speciation.hierarchy_clone_agreement,
         (0.7, np.array([2.0, 1.0]), 0.4, 0.6),
     ),
     "effective_kappa": (
