@@ -23,6 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from diffjax import checks
+from diffjax.data.base import per_event
 from diffjax.posterior_sums import (
     PointBlocks,
     point_blocks,
@@ -68,6 +69,11 @@ class PointCloud:
         sums = posterior_sums(self.blocks, x, scale, std, values=None)
         variance = jnp.square(jnp.asarray(std, x.dtype))
         return sums.log_normaliser - 0.5 * self.dim * jnp.log(2 * jnp.pi * variance)
+
+    def score(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
+        """``-(x - scale E[a | x]) / std^2``, from a residual that does not cancel at small noise."""
+        residual = posterior_sums(self.blocks, x, scale, std).residual
+        return -residual / jnp.square(per_event(std, x))
 
     def denoise(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``sum_mu w_mu(x) a_mu``, shape of ``x``."""

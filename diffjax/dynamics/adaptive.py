@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax import processes
 from diffjax.diffusion import score_at
 from diffjax.dynamics.methods import AdaptiveOde
 from diffjax.dynamics.scan import Observe
@@ -17,7 +16,11 @@ from diffjax.dynamics.scan import Observe
 def solve_flow(
     method: AdaptiveOde, model: Any, x: Array, times: Array, observe: Observe | None
 ) -> tuple[Array, Any]:
-    """Integrate ``dx/dt = f - g^2 score / 2`` from ``times[0]`` down to ``times[-1]``.
+    """Integrate the probability flow from ``times[0]`` down to ``times[-1]``.
+
+    The flow is integrated in Ornstein-Uhlenbeck coordinates ``y = x / c``, ``c = scale e^t``, where
+    ``dy/dt = -y - T c score(c y)`` is smooth at small times for every process; in the
+    coordinates of a rectified flow the drift diverges there.
 
     Returns:
         The final state, and ``observe`` at ``times[1:]``. A solve that fails leaves NaN, which
@@ -31,9 +34,14 @@ def solve_flow(
     except ImportError as error:
         raise ImportError("adaptive_ode needs diffrax: pip install 'diffjax[ode]'") from error
 
-    def flow(t: Array, x: Array, _: Any) -> Array:
-        g = processes.diffusion_coefficient(model.process, t)
-        return processes.drift(model.process, x, t) - 0.5 * jnp.square(g) * score_at(model, x, t)
+    process = model.process
+
+    def factor(t: Array) -> Array:
+        return process.scale(t) * jnp.exp(t)
+
+    def flow(t: Array, y: Array, _: Any) -> Array:
+        c = factor(t)
+        return -y - process.temperature * c * score_at(model, c * y, t)
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(flow),
@@ -41,12 +49,14 @@ def solve_flow(
         t0=times[0],
         t1=times[-1],
         dt0=None,
-        y0=x,
+        y0=x / factor(times[0]),
         saveat=diffrax.SaveAt(ts=times[1:]) if observe is not None else diffrax.SaveAt(t1=True),
         stepsize_controller=diffrax.PIDController(rtol=method.rtol, atol=method.atol),
-        max_steps=100_000,
+        max_steps=10_000,
         throw=False,
     )
     failed = solution.result != diffrax.RESULTS.successful
-    final = jnp.where(failed, jnp.nan, solution.ys[-1])
-    return final, None if observe is None else jax.vmap(observe)(solution.ys, times[1:])
+    ends = times[1:] if observe is not None else times[-1:]
+    states = jax.vmap(lambda y, t: factor(t) * y)(solution.ys, ends)
+    final = jnp.where(failed, jnp.nan, states[-1])
+    return final, None if observe is None else jax.vmap(observe)(states, ends)
