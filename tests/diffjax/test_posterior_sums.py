@@ -33,7 +33,7 @@ def oracle(points, x, scale, std, log_weights=None):
     return logits, logits - log_normaliser[:, None], log_normaliser
 
 
-def cloud(seed, n, d, batch, *, variance=0.3, offset=0.0, dtype=np.float64):
+def cloud(seed, n=300, d=5, batch=6, *, variance=0.3, offset=0.0, dtype=np.float64):
     """Points, states noised from some of them, scale and std; generic values everywhere."""
     rng = np.random.default_rng(seed)
     points = (offset + rng.normal(size=(n, d)) * rng.uniform(0.5, 1.5, d)).astype(dtype)
@@ -63,9 +63,9 @@ def nats(log_normaliser):
     return 1e-3 + 2 * np.spacing(np.abs(log_normaliser).max().astype(np.float32))
 
 
-@pytest.mark.parametrize(("n", "chunk"), [(1, None), (7, 3), (300, 128), (300, None), (1000, 100)])
+@pytest.mark.parametrize(("n", "chunk"), [(1, None), (7, 3), (300, 128), (300, None)])
 def test_sums_match_the_oracle(n, chunk):
-    points, x, scale, std, _ = cloud(n, n, 5, 11)
+    points, x, scale, std, _ = cloud(n, n)
     log_weights = np.log(np.random.default_rng(1).uniform(0.1, 1, n))
     blocks = point_blocks(points, log_weights, chunk=chunk)
     got = posterior_sums(blocks, x, scale, std)
@@ -77,13 +77,17 @@ def test_sums_match_the_oracle(n, chunk):
     np.testing.assert_allclose(got.participation, (w**2).sum(1), rtol=1e-11)
     order = np.argsort(-log_w, axis=1)[:, :8]
     np.testing.assert_array_equal(got.top_index, order)
-    np.testing.assert_allclose(
-        got.top_log_weight, np.take_along_axis(log_w, order, 1), rtol=1e-11, atol=1e-12
-    )
+    best = np.take_along_axis(log_w, order, 1)
+    np.testing.assert_allclose(got.top_log_weight, best, rtol=1e-11, atol=1e-12)
     assert not got.unresolved.any()
     np.testing.assert_array_equal(block_points(blocks), points)
-    every = posterior_log_weights(blocks, x, scale, std)
-    np.testing.assert_allclose(every, log_w, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("n", "chunk"), [(7, 3), (300, 128)])
+def test_log_weights_of_all_points(n, chunk):
+    points, x, scale, std, _ = cloud(n, n)
+    got = posterior_log_weights(point_blocks(points, chunk=chunk), x, scale, std)
+    np.testing.assert_allclose(got, oracle(points, x, scale, std)[1], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("cluster", [1, 2, 8, 40])
@@ -112,7 +116,7 @@ def test_too_many_near_duplicates_are_flagged():
     points, x, scale, std, _ = clustered(200, across=True)
     assert posterior_sums(point_blocks(points, chunk=128), x, scale, std).unresolved.all()
     # More of them than are held, but the products are exact enough: no flag.
-    points, x, scale, std, _ = cloud(3, 600, 6, 8, variance=0.5, dtype=np.float32)
+    points, x, scale, std, _ = cloud(3, variance=0.5, dtype=np.float32)
     got = posterior_sums(point_blocks(points, chunk=128), x, scale, std)
     assert not got.unresolved.any()
     _, _, log_normaliser = oracle(points, x, scale, std)
@@ -120,23 +124,23 @@ def test_too_many_near_duplicates_are_flagged():
 
 
 def test_stacked_copies_in_one_lane_are_found():
-    # Four near-copies of the set, a multiple of the lanes apart: more than a lane follows.
-    points, _, scale, std, _ = cloud(4, 256, 512, 1, variance=1e-4, dtype=np.float32)
+    # Five near-copies of a set of 128, one below the other in each lane, which follows three.
+    points, _, scale, std, _ = cloud(4, 128, 3072, 1, variance=1e-4, dtype=np.float32)
     rng = np.random.default_rng(8)
-    points = np.concatenate([points + 3e-4 * rng.normal(size=points.shape) for _ in range(6)])
+    points = np.concatenate([points + 3e-4 * rng.normal(size=points.shape) for _ in range(5)])
     points = points.astype(np.float32)
-    x = scale * points[:9].astype(np.float64) + std * rng.normal(size=(9, 512))
+    x = scale * points[:6].astype(np.float64) + std * rng.normal(size=(6, 3072))
     x = x.astype(np.float32)
     got = posterior_sums(point_blocks(points, chunk=128), x, scale, std)
     _, log_w, _ = oracle(points, x, scale, std)
-    np.testing.assert_array_equal(got.top_index[:, :6], np.argsort(-log_w, axis=1)[:, :6])
-    exact = np.sort(log_w, axis=1)[:, ::-1][:, :6]
-    np.testing.assert_allclose(got.top_log_weight[:, :6], exact, rtol=0, atol=1e-3)
+    np.testing.assert_array_equal(got.top_index[:, :5], np.argsort(-log_w, axis=1)[:, :5])
+    exact = np.sort(log_w, axis=1)[:, ::-1][:, :5]
+    np.testing.assert_allclose(got.top_log_weight[:, :5], exact, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("variance", [1e-4, 0.05, 0.6])
 def test_leave_one_out_deep_in_the_collapsed_phase(variance):
-    points, x, scale, std, own = cloud(2, 300, 200, 12, variance=variance, dtype=np.float32)
+    points, x, scale, std, own = cloud(2, 640, 3072, 6, variance=variance, dtype=np.float32)
     got = posterior_sums(point_blocks(points, chunk=128), x, scale, std, own=own)
     logits, log_w, log_normaliser = oracle(points, x, scale, std)
     row = np.arange(len(own))
@@ -148,7 +152,7 @@ def test_leave_one_out_deep_in_the_collapsed_phase(variance):
     np.testing.assert_allclose(got.log_own, log_w[row, own], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(got.log_normaliser, log_normaliser, atol=nats(log_normaliser))
     same = posterior_sums(point_blocks(points, chunk=128), x, scale, std)
-    np.testing.assert_allclose(got.residual, same.residual, rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(got.residual, same.residual, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(got.top_index[:, 0], same.top_index[:, 0])
 
 
@@ -159,9 +163,9 @@ def test_leave_one_out_of_a_single_point():
 
 
 def test_values_and_no_values():
-    points, x, scale, std, _ = cloud(6, 700, 4, 9)
+    points, x, scale, std, _ = cloud(6)
     blocks = point_blocks(points, chunk=128)
-    labels = jax.nn.one_hot(np.arange(700) % 3, 3, dtype=jnp.float64)
+    labels = jax.nn.one_hot(np.arange(300) % 3, 3, dtype=jnp.float64)
     _, log_w, log_normaliser = oracle(points, x, scale, std)
     for values in (labels, block_values(blocks, labels)):
         got = posterior_sums(blocks, x, scale, std, values=values)
@@ -169,29 +173,29 @@ def test_values_and_no_values():
         assert got.residual is None
     bare = posterior_sums(blocks, x, scale, std, values=None, top=0)
     assert bare.mean is None
-    assert bare.top_index.shape == (9, 0)
+    assert bare.top_index.shape == (6, 0)
     np.testing.assert_allclose(bare.log_normaliser, log_normaliser, rtol=1e-12)
     many = posterior_sums(blocks, x, scale, std, top=20)
     np.testing.assert_array_equal(many.top_index, np.argsort(-log_w, axis=1)[:, :20])
 
 
 def test_edges():
-    points, x, scale, std, _ = cloud(7, 50, 3, 5, dtype=np.float32)
-    blocks = point_blocks(points)
+    points, x, scale, std, _ = cloud(7, dtype=np.float32)
+    blocks = point_blocks(points, chunk=128)
     prior = posterior_sums(blocks, x, np.float32(0), np.float32(1))
-    np.testing.assert_allclose(prior.mean, np.tile(points.mean(0), (5, 1)), atol=2e-6)
-    np.testing.assert_allclose(prior.participation, 1 / 50, rtol=1e-5)
+    np.testing.assert_allclose(prior.mean, np.tile(points.mean(0), (6, 1)), atol=2e-6)
+    np.testing.assert_allclose(prior.participation, 1 / 300, rtol=1e-5)
     late = posterior_sums(blocks, x, np.float32(1e-30), np.float32(1))
     np.testing.assert_allclose(late.mean, prior.mean, atol=2e-6)
     broken = posterior_sums(blocks, x, np.float32(1), np.float32(0))
     assert broken.unresolved.all()
-    same = posterior_sums(point_blocks(np.ones((40, 3), np.float32)), x, scale, std)
-    np.testing.assert_allclose(same.participation, 1 / 40, rtol=1e-5)
+    same = posterior_sums(point_blocks(np.ones((300, 5), np.float32), chunk=128), x, scale, std)
+    np.testing.assert_allclose(same.participation, 1 / 300, rtol=1e-5)
     np.testing.assert_allclose(same.mean, 1, rtol=1e-6)
-    without = np.where(np.arange(50) == 7, -np.inf, -np.log(49)).astype(np.float32)
-    got = posterior_log_weights(point_blocks(points, without), points[7:8], scale, std)
-    assert got[0, 7] == -np.inf
-    np.testing.assert_allclose(np.exp(got).sum(), 1, rtol=1e-5)
+    without = np.where(np.arange(300) == 7, -np.inf, -np.log(299)).astype(np.float32)
+    got = posterior_sums(point_blocks(points, without, chunk=128), scale * points[7:13], scale, std)
+    assert not (got.top_index == 7).any()
+    assert not got.unresolved.any()
 
 
 def test_errors_name_the_value():
@@ -214,45 +218,53 @@ def test_errors_name_the_value():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
 def test_dtype_follows_the_state(dtype, strict):
-    points, x, scale, std, _ = cloud(9, 200, 6, 4, dtype=np.float32)
+    points, x, scale, std, _ = cloud(9, dtype=np.float32)
     low = jnp.asarray(x).astype(dtype)
     blocks = point_blocks(jnp.asarray(points).astype(dtype), chunk=128)
     got = posterior_sums(blocks, low, scale, std)
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
     assert got.mean.dtype == got.residual.dtype == low.dtype
     assert got.log_normaliser.dtype == got.top_log_weight.dtype == wide
     exact = oracle(block_points(blocks), low.astype(jnp.float64), scale, std)[2]
     np.testing.assert_allclose(got.log_normaliser, exact, rtol=3e-6)
-    product = posterior_covariance_product(blocks, low, scale, std, low)
-    assert product.dtype == low.dtype
+
+
+def test_dtype_of_products_and_draws(strict):
+    points, x, scale, std, _ = cloud(9, dtype=np.float32)
+    low = jnp.asarray(x).astype(jnp.bfloat16)
+    blocks = point_blocks(points, chunk=128)
+    assert posterior_covariance_product(blocks, low, scale, std, low).dtype == low.dtype
     assert posterior_index(jax.random.key(0), blocks, low, scale, std).dtype == jnp.int32
 
 
-@pytest.mark.parametrize(("variance", "chunk"), [(0.4, 128), (0.4, None), (0.02, 128)])
+@jax.jit
+def scalar(blocks, x, scale, std, u):
+    """One number that depends on every differentiable output."""
+    got = posterior_sums(blocks, x, scale, std)
+    return (got.mean * u).sum() + got.log_normaliser.sum() + got.participation.sum()
+
+
+@pytest.mark.parametrize(("variance", "chunk"), [(0.4, 128), (0.02, 128), (0.4, None)])
 def test_derivatives_match_finite_differences(variance, chunk):
-    points, x, scale, std, _ = cloud(10, 300, 5, 3, variance=variance)
+    points, x, scale, std, _ = cloud(10, batch=2, variance=variance)
     blocks = point_blocks(points, chunk=chunk)
     u = np.random.default_rng(2).normal(size=x.shape)
-
-    def scalar(x, scale, std):
-        got = posterior_sums(blocks, x, scale, std)
-        return (got.mean * u).sum() + got.log_normaliser.sum() + got.participation.sum()
-
-    arguments = (x, np.full(3, scale), np.full(3, std))
-    reverse = jax.jit(jax.grad(scalar, (0, 1, 2)))(*arguments)
+    arguments = (x, np.full(2, scale), np.full(2, std))
+    reverse = SLOPES(blocks, *arguments, u)
     step = 1e-5
     for k, argument in enumerate(arguments):
         for place in np.ndindex(argument.shape):
             shift = np.zeros_like(argument)
             shift[place] = step
             ends = [
-                scalar(*arguments[:k], argument + sign * shift, *arguments[k + 1 :])
+                scalar(blocks, *arguments[:k], argument + sign * shift, *arguments[k + 1 :], u)
                 for sign in (1, -1)
             ]
             slope = (ends[0] - ends[1]) / (2 * step)
             np.testing.assert_allclose(reverse[k][place], slope, rtol=1e-5, atol=1e-6)
-    tangent = jax.jvp(lambda x: scalar(x, *arguments[1:]), (x,), (u,))[1]
-    np.testing.assert_allclose(tangent, (reverse[0] * u).sum(), rtol=1e-9)
+
+
+SLOPES = jax.jit(jax.grad(scalar, (1, 2, 3)))
 
 
 def test_gradient_of_the_log_density_is_the_score_in_float32():
@@ -263,23 +275,26 @@ def test_gradient_of_the_log_density_is_the_score_in_float32():
         got = posterior_sums(blocks, x, scale, std)
         return got.log_normaliser.sum(), got.residual
 
-    slope, residual = jax.grad(both, has_aux=True)(x)
+    slope, residual = jax.jit(jax.grad(both, has_aux=True))(x)
     np.testing.assert_allclose(slope, -residual / std**2, rtol=1e-4, atol=1e-2)
-    jacobian = jax.jvp(lambda x: posterior_sums(blocks, x, scale, std).mean, (x,), (x - x[:1],))[1]
-    product = posterior_covariance_product(blocks, x, scale, std, x - x[:1])
-    np.testing.assert_allclose(jacobian, scale / std**2 * product, rtol=2e-2, atol=2e-5)
+    u = x - x[:1]
+    mean = jax.jit(
+        lambda x, u: jax.jvp(lambda x: posterior_sums(blocks, x, scale, std).mean, (x,), (u,))
+    )
+    product = posterior_covariance_product(blocks, x, scale, std, u)
+    np.testing.assert_allclose(mean(x, u)[1], scale / std**2 * product, rtol=2e-2, atol=2e-5)
 
 
 def test_derivatives_in_points_and_weights():
     points, x, scale, std, _ = cloud(11, 140, 3, 4)
     log_weights = np.random.default_rng(3).normal(size=140)
 
-    def scalar(points, log_weights):
+    def total(points, log_weights):
         blocks = point_blocks(points, log_weights, chunk=128)
         got = posterior_sums(blocks, x, scale, std)
         return got.log_normaliser.sum() + (got.mean**2).sum()
 
-    slopes = jax.grad(scalar, (0, 1))(points, log_weights)
+    slopes = jax.jit(jax.grad(total, (0, 1)))(points, log_weights)
     rng = np.random.default_rng(4)
     steps = (rng.normal(size=points.shape), rng.normal(size=140))
     for k, step in enumerate(steps):
@@ -287,13 +302,13 @@ def test_derivatives_in_points_and_weights():
         for sign in (1e-5, -1e-5):
             moved = [points, log_weights]
             moved[k] = moved[k] + sign * step
-            ends.append(scalar(*moved))
+            ends.append(total(*moved))
         np.testing.assert_allclose((slopes[k] * step).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
 
 
 def test_covariance_product():
-    points, x, scale, std, _ = cloud(12, 400, 6, 7, variance=0.5, offset=100.0)
-    u = np.random.default_rng(5).normal(size=(7, 6))
+    points, x, scale, std, _ = cloud(12, variance=0.5, offset=100.0)
+    u = np.random.default_rng(5).normal(size=(6, 5))
     _, log_w, _ = oracle(points, x, scale, std)
     w = np.exp(log_w)
     shifted = points[None] - (w @ points)[:, None]
@@ -303,13 +318,11 @@ def test_covariance_product():
     points, x, scale, std, _ = clustered(8, across=True, offset=100.0)
     u = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
     w = np.exp(oracle(points, x, scale, std)[1])
+    got = posterior_covariance_product(point_blocks(points, chunk=128), x, scale, std, u)
     for row in range(len(x)):
         shifted = points.astype(np.float64) - w[row] @ points
         exact = (w[row, :, None] * shifted).T @ (shifted @ u[row])
-        got = posterior_covariance_product(
-            point_blocks(points, chunk=128), x[row], scale, std, u[row]
-        )
-        assert np.linalg.norm(got - exact) < 1e-4 * np.linalg.norm(exact)
+        assert np.linalg.norm(got[row] - exact) < 1e-4 * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("variance", [0.9, 0.3])
@@ -337,35 +350,37 @@ def test_index_of_near_duplicates_and_of_blocks(key):
     assert counts[w < 1e-12].sum() == 0
     # Five standard errors for each of eight counts: false alarm below 1e-5.
     assert (np.abs(counts - 400 * w) < 5 * np.sqrt(400 * w * (1 - w)) + 1e-6).all()
-    points, x, scale, std, _ = cloud(14, 500, 3, 200, variance=0.6)
-    drawn = [
-        posterior_index(key, point_blocks(points, chunk=c), x, scale, std) for c in (7, 128, 500)
-    ]
+    points, x, scale, std, _ = cloud(14, batch=200, variance=0.6)
+    drawn = [posterior_index(key, point_blocks(points, chunk=c), x, scale, std) for c in (128, 300)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
-    np.testing.assert_array_equal(drawn[0], drawn[2])
     first = posterior_index(key, point_blocks(points, chunk=128), x[:5], scale, std)
-    np.testing.assert_array_equal(first, drawn[1][:5])
+    np.testing.assert_array_equal(first, drawn[0][:5])
 
 
+# Shapes are fixed, because every shape compiles anew; everything else varies.
 clouds = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 10_000),
-        "n": st.integers(1, 40),
-        "d": st.integers(1, 6),
-        "batch": st.just(4),
+        "n": st.just(300),
+        "d": st.just(5),
+        "batch": st.just(6),
         "variance": st.sampled_from([1e-3, 0.2, 0.9]),
         "offset": st.sampled_from([0.0, 100.0]),
     }
 )
 
 
+@jax.jit
+def mapped(blocks, x, scale, std):
+    return jax.vmap(lambda row: posterior_sums(blocks, row, scale, std))(x)
+
+
 @hypothesis.given(clouds)
-@hypothesis.settings(max_examples=12)
 def test_symmetries(case):
     points, x, scale, std, _ = cloud(**case)
     n, d = points.shape
     rng = np.random.default_rng(case["seed"])
-    base = posterior_sums(point_blocks(points), x, scale, std)
+    base = posterior_sums(point_blocks(points, chunk=128), x, scale, std)
 
     def close(got, mean=base.mean, size=1.0, shift=0.0):
         # Offset 100 leaves 1e-14 of rounding in points, over noise variance 1e-3.
@@ -374,31 +389,30 @@ def test_symmetries(case):
         np.testing.assert_allclose(got.participation * size, base.participation, rtol=1e-8)
 
     order = rng.permutation(n)
-    close(posterior_sums(point_blocks(points[order]), x, scale, std))
+    close(posterior_sums(point_blocks(points[order], chunk=128), x, scale, std))
     close(posterior_sums(point_blocks(np.tile(points, (2, 1))), x, scale, std), size=2.0)
     rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    turned = posterior_sums(point_blocks(points @ rotation), x @ rotation, scale, std)
+    turned = posterior_sums(point_blocks(points @ rotation, chunk=128), x @ rotation, scale, std)
     close(turned, base.mean @ rotation)
-    close(posterior_sums(point_blocks(points, chunk=1 + case["seed"] % n), x, scale, std))
-    folded = posterior_sums(point_blocks(points), x.reshape(2, 2, d), scale, std)
-    np.testing.assert_array_equal(folded.mean.reshape(4, d), base.mean)
-    mapped = jax.vmap(lambda r: posterior_sums(point_blocks(points), r, scale, std))(x)
-    close(mapped)
+    close(posterior_sums(point_blocks(points), x, scale, std))
+    folded = posterior_sums(point_blocks(points), x.reshape(2, 3, d), scale, std)
+    np.testing.assert_allclose(folded.mean.reshape(6, d), base.mean, rtol=1e-8, atol=1e-8)
+    close(mapped(point_blocks(points), x, scale, std))
 
 
 def test_one_state_and_a_noise_level_for_each():
-    points, x, _, _, _ = cloud(15, 90, 4, 6)
-    blocks = point_blocks(points, chunk=32)
+    points, x, _, _, _ = cloud(15)
+    blocks = point_blocks(points, chunk=128)
     scale, std = np.linspace(0.2, 0.9, 6), np.linspace(0.1, 2.0, 6)
     got = posterior_sums(blocks, x, scale, std)
-    for k in range(6):
+    for k in (0, 5):
         one = posterior_sums(blocks, x[k], scale[k], std[k])
         np.testing.assert_allclose(one.mean, got.mean[k], rtol=1e-12)
         assert one.log_normaliser.shape == ()
 
 
-def test_states_sharded_over_devices(key):
-    points, x, scale, std, _ = cloud(16, 600, 8, 12, dtype=np.float32)
+def test_states_sharded_over_devices():
+    points, x, scale, std, _ = cloud(16, dtype=np.float32)
     blocks = point_blocks(points, chunk=128)
     mesh = Mesh(np.array(jax.devices()[:2]), ("batch",))
     spread = jax.device_put(x, NamedSharding(mesh, P("batch")))
@@ -406,8 +420,6 @@ def test_states_sharded_over_devices(key):
     one, two = run(x), run(spread)
     assert len(two.mean.sharding.device_set) == 2
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, two)
-    draw = jax.jit(lambda x: posterior_index(key, blocks, x, scale, std))
-    np.testing.assert_array_equal(draw(x), draw(spread))
 
 
 def test_memory_does_not_grow_with_batch_times_points():
@@ -423,7 +435,6 @@ def test_memory_does_not_grow_with_batch_times_points():
     for function in (
         posterior_sums,
         lambda *a: posterior_index(key, *a),
-        lambda b, x, s, sd: posterior_covariance_product(b, x, s, sd, x),
         slope,
     ):
         memory = jax.jit(function).lower(blocks, x, one, one).compile().memory_analysis()
