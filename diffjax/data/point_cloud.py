@@ -71,7 +71,7 @@ class PointCloud:
         return sums.log_normaliser - 0.5 * self.dim * jnp.log(2 * jnp.pi * variance)
 
     def score(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
-        """``-(x - scale E[a | x]) / std^2``, from a residual that does not cancel at small noise."""
+        """``-(x - scale E[a | x]) / std^2``, the residual free of cancellation."""
         residual = posterior_sums(self.blocks, x, scale, std).residual
         return -residual / jnp.square(per_event(std, x))
 

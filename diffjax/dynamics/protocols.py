@@ -92,6 +92,6 @@ def u_turns(
     checks.decreasing(times)
     x = checks.floating(x, "x")
     key_up, key_down = jax.random.split(key)
-    channel = process if process is not None else model.process
-    noised = processes.perturb(key_up, channel, x, jnp.asarray(times)[0])
-    return backward(key_down, model, noised, times, process=process, method=method, observe=observe)
+    model = as_model(model, process)
+    noised = processes.perturb(key_up, model.process, x, jnp.asarray(times)[0])
+    return backward(key_down, model, noised, times, method=method, observe=observe)
