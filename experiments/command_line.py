@@ -65,7 +65,7 @@ def parse(name: str, module: Any, arguments: list[str]) -> tuple[Any, argparse.N
         _add_flag(parser, field)
     options = parser.parse_args(arguments)
     given = {
-        field.name: getattr(options, field.name)
+        field.name: _frozen(getattr(options, field.name))
         for field in dataclasses.fields(module.Config)
         if getattr(options, field.name) is not None
     }
@@ -73,7 +73,7 @@ def parse(name: str, module: Any, arguments: list[str]) -> tuple[Any, argparse.N
 
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
-    """One flag for one field of a ``Config``; tuples take several values."""
+    """One flag for one field of a ``Config``; ``nargs`` in the metadata is passed on."""
     flag = "--" + field.name.replace("_", "-")
     shown = field.default if field.default is not dataclasses.MISSING else None
     note = f"{field.metadata.get('help', '')} (default {shown})"
@@ -82,9 +82,9 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None
         parser.add_argument(
             flag, dest=field.name, action=argparse.BooleanOptionalAction, default=None, help=note
         )
-    elif isinstance(shown, tuple):
+    elif "nargs" in field.metadata:
         parser.add_argument(
-            flag, dest=field.name, nargs="+", type=type(shown[0]), default=None, help=note
+            flag, dest=field.name, nargs=field.metadata["nargs"], type=kind, default=None, help=note
         )
     else:
         parser.add_argument(
@@ -97,6 +97,11 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None
         )
 
 
+def _frozen(value: Any) -> Any:
+    """Lists of values as tuples, so that a ``Config`` can be hashed and compared."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A field of a ``Config`` with its help text (and ``choices``, ``type``) for the flag."""
+    """A field of a ``Config`` with help text (and ``choices``, ``type``, ``nargs``) for its flag."""
     return dataclasses.field(default=default, metadata={"help": help, **metadata})

@@ -105,7 +105,9 @@ def compare(
     distance = (values[used] - expected[used]) / errors[used]
     points = int(used.sum())
     if points == 0:
-        return Comparison(name, exact, 0, float("nan"), (0.0, 0.0), float("nan"), float("nan"), control)
+        return Comparison(
+            name, exact, 0, float("nan"), (0.0, 0.0), float("nan"), float("nan"), control
+        )
     tail = (1 - CONFIDENCE) / 2
     low, high = chi2.ppf([tail, 1 - tail], points) / points
     return Comparison(

@@ -53,19 +53,30 @@ class Report:
 class Session:
     """Output folder, finished parts and progress of one run."""
 
-    def __init__(self, folder: Path, fingerprint: str, resume: bool, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        resume: bool,
+        *,
+        quiet: bool = False,
+        keep: bool = True,
+    ) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
         self.resume = resume
         self.quiet = quiet
+        self.keep = keep
 
     def part(self, name: str, compute: Callable[[], Curves]) -> Curves:
-        """The arrays of a part: taken from an interrupted run of this configuration, or computed."""
+        """The arrays of a part: of an interrupted run of this configuration, or computed."""
         path = self.folder / "parts" / f"{name}-{self.fingerprint}.npz"
         if self.resume and path.exists():
             with np.load(path, allow_pickle=False) as stored:
                 return {key: stored[key] for key in stored.files}
         arrays = {key: np.asarray(value) for key, value in compute().items()}
+        if not self.keep:
+            return arrays
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, lambda file: np.savez(file, **arrays))
         return arrays

@@ -37,6 +37,10 @@ from diffjax.observables.speciation import agreement_of_posterior
 from diffjax.posterior_sums import posterior_sums
 
 
+TIE = 1e-4
+"""Log-weights (nats) that differ by less count as equally near."""
+
+
 class CollapseCurves(NamedTuple):
     """Estimates against time, each ``(T,)``; equations as in the module's docstring.
 
@@ -107,7 +111,9 @@ def _at_time(diffusion: Diffusion, key: Array, t: Array, samples: int) -> Collap
     sums = posterior_sums(
         cloud.blocks, x, process.scale(t), process.std(t), values=members, own=own, top=1
     )
-    nearest = sums.log_own >= sums.top_log_weight[..., 0]
+    # An exact duplicate of the own point ties with it; log-weights of a tie differ by rounding.
+    tied = sums.log_own >= sums.top_log_weight[..., 0] - TIE
+    nearest = (sums.top_index[..., 0] == own) | tied
     phi = agreement_of_posterior(jnp.log(sums.mean / jnp.sum(sums.mean, -1, keepdims=True)))
     return CollapseCurves(
         mean_and_error(-sums.log_own / cloud.dim),
