@@ -189,18 +189,18 @@ def time_grid(eigenvalues: np.ndarray, n: int, count: int) -> np.ndarray:
 
 
 def _cloud(data: DataSet) -> tuple[Any, float]:
-    """The centred point cloud, in the span of its points where that is smaller, and r / d.
+    """The centred cloud in the smallest space that holds it, and that space's share r / d.
 
-    Posterior weights are the same in the span; quantities per dimension are r / d times those
-    that the reduced cloud reports.
+    Constant coordinates (the border of an image) are dropped, and fewer points than dimensions
+    are rotated into their span. Posterior weights do not change; quantities per dimension are
+    r / d times those that the reduced cloud reports.
     """
-    points = jnp.asarray(
-        data.points - data.points.mean(axis=0, dtype=np.float64).astype(data.points.dtype)
-    )
-    n, d = points.shape
-    if n < d:
-        _, _, points = span_basis(points)
-    return diffjax.point_cloud(points, data.labels), points.shape[1] / d
+    mean = data.points.mean(axis=0, dtype=np.float64)
+    points = np.asarray(data.points - mean, data.points.dtype)
+    points = points[:, np.ptp(data.points, axis=0) > 0]
+    if points.shape[0] < points.shape[1]:
+        points = span_basis(jnp.asarray(points))[2]
+    return diffjax.point_cloud(points, data.labels), points.shape[1] / data.points.shape[1]
 
 
 def _tag(data: DataSet) -> str:
@@ -230,7 +230,7 @@ def _clones(key: jax.Array, diffusion: Any, times: np.ndarray, config: Config) -
     for i, t in enumerate(chosen):
         key_x, key_clones = jax.random.split(jax.random.fold_in(key, i))
         x = diffusion.sample(key_x, float(t), config.samples)
-        ends, _ = diffjax.clones(key_clones, diffusion, x, [float(t), 0.5 * float(t), 0.0])
+        ends, _ = diffjax.clones(key_clones, diffusion, x, [float(t), 0.0])
         labels = cloud.labels[jax.jit(find)(ends, jnp.zeros((), ends.dtype))]
         agreement = agreement_of_pairs(labels[:, 0], labels[:, 1])
         means.append(float(agreement.mean))

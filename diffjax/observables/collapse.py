@@ -36,7 +36,6 @@ from diffjax.observables.estimates import Estimate, mean_and_error
 from diffjax.observables.speciation import agreement_of_posterior
 from diffjax.posterior_sums import posterior_sums
 
-
 TIE = 1e-4
 """Log-weights (nats) that differ by less count as equally near."""
 
