@@ -42,7 +42,7 @@ class Process(Protocol):
     """What a noising process answers: its coordinates and its own clock."""
 
     @property
-    def temperature(self) -> ArrayLike:
+    def temperature(self) -> Array | float:
         """Temperature T of the OU process that carries the same signal-to-noise ratio."""
         ...
 
@@ -76,7 +76,7 @@ class Process(Protocol):
 class OrnsteinUhlenbeck:
     """``x_t = e^{-t} a + sqrt(T (1 - e^{-2t})) z``; see `ornstein_uhlenbeck`."""
 
-    temperature: ArrayLike
+    temperature: Array | float
 
     def scale(self, t: ArrayLike) -> Array:
         """``e^{-t}``."""
@@ -111,7 +111,7 @@ class VariancePreserving:
     schedule: Array
 
     @property
-    def temperature(self) -> ArrayLike:
+    def temperature(self) -> Array | float:
         """1: the variance that is preserved is that of the standard normal."""
         return 1.0
 
@@ -147,7 +147,7 @@ class VariancePreserving:
 class VarianceExploding:
     """``x = a + sigma z``, ``sigma^2 = T expm1(2t)``; see `variance_exploding`."""
 
-    temperature: ArrayLike
+    temperature: Array | float
 
     def scale(self, t: ArrayLike) -> Array:
         """1 at every time."""
@@ -179,7 +179,7 @@ class VarianceExploding:
 class RectifiedFlow:
     """``x = (1 - u) a + u z``, the straight path of flow matching; see `rectified_flow`."""
 
-    temperature: ArrayLike
+    temperature: Array | float
 
     def _ou_std(self, t: ArrayLike) -> Array:
         """``D = sqrt(-T expm1(-2t))``, in which no expression overflows at large ``t``."""

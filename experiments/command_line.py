@@ -103,5 +103,5 @@ def _frozen(value: Any) -> Any:
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A field of a ``Config`` with help text (and ``choices``, ``type``, ``nargs``) for its flag."""
+    """A field of a ``Config``: help text, and ``choices``, ``type``, ``nargs`` of its flag."""
     return dataclasses.field(default=default, metadata={"help": help, **metadata})

@@ -87,7 +87,7 @@ class Atomic(Protocol):
         ...
 
 
-_MEANING = {
+_MEANING: dict[Any, str] = {
     Denoiser: "a denoiser (dim, denoise)",
     Posterior: "an exact posterior (sample, log_normaliser, sample_posterior, covariance_product)",
     Classified: "classes (class_log_posterior, class_denoise, condition)",

@@ -275,7 +275,7 @@ def _factor_noise(mixture: GaussianMixture, key: Array, index: Array) -> Array:
     chosen = jax.nn.one_hot(index, mixture.means.shape[0], dtype=eta.dtype)
 
     def contribution(component: _Component, weight: Array) -> Array:
-        return weight * (eta @ component.factor.T)
+        return weight * (eta @ cast(Array, component.factor).T)
 
     like = jnp.zeros((*index.shape, mixture.dim), eta.dtype)
     return _component_sum(mixture, chosen, contribution, like)

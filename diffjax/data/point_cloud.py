@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -72,12 +73,12 @@ class PointCloud:
 
     def score(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``-(x - scale E[a | x]) / std^2``, the residual free of cancellation."""
-        residual = posterior_sums(self.blocks, x, scale, std).residual
+        residual = cast(Array, posterior_sums(self.blocks, x, scale, std).residual)
         return -residual / jnp.square(per_event(std, x))
 
     def denoise(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``sum_mu w_mu(x) a_mu``, shape of ``x``."""
-        return posterior_sums(self.blocks, x, scale, std).mean
+        return cast(Array, posterior_sums(self.blocks, x, scale, std).mean)
 
     def sample_posterior(self, key: Array, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """A training point drawn with the weights (1), shape of ``x``."""
@@ -98,7 +99,8 @@ class PointCloud:
     def class_log_posterior(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``log p(c | x)``, ``(..., classes)``; -inf below the smallest weight of the dtype."""
         sums = posterior_sums(self.blocks, x, scale, std, values=_one_hot(self, x.dtype))
-        return jnp.log(sums.mean / jnp.sum(sums.mean, axis=-1, keepdims=True))
+        weights = cast(Array, sums.mean)
+        return jnp.log(weights / jnp.sum(weights, axis=-1, keepdims=True))
 
     def class_denoise(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``E[a | x, c]`` per class, ``(..., classes, d)``."""

@@ -39,7 +39,7 @@ def solve_flow(
     def factor(t: Array) -> Array:
         return process.scale(t) * jnp.exp(t)
 
-    def flow(t: Array, y: Array, _: Any) -> Array:
+    def flow(t: Any, y: Any, _: Any) -> Array:
         c = factor(t)
         return -y - process.temperature * c * score_at(model, c * y, t)
 

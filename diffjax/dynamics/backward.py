@@ -94,17 +94,17 @@ def backward(
     model = as_model(model, process)
     chosen = _as_method(model, method)
     checks.decreasing(times)
-    x = checks.floating(x, "x")
+    state = checks.floating(x, "x")
     if isinstance(model, Diffusion):
-        checks.event_size(x, model.dim)
-    times = jnp.asarray(times, x.dtype)
+        checks.event_size(state, model.dim)
+    grid = jnp.asarray(times, state.dtype)
     if span_reduction and observe is None and isinstance(chosen, Exact) and _reducible(model):
-        x, observed = run_in_span(key, model, x, times, remat=remat), None
+        state, observed = run_in_span(key, model, state, grid, remat=remat), None
     elif progress is not None and not isinstance(chosen, AdaptiveOde):
-        x, observed = _in_chunks(key, model, x, times, chosen, observe, remat, progress)
+        state, observed = _in_chunks(key, model, state, grid, chosen, observe, remat, progress)
     else:
-        x, observed = _run(key, model, x, times, 0, chosen, observe, remat)
-    return x, _info(chosen, observed, x)
+        state, observed = _run(key, model, state, grid, 0, chosen, observe, remat)
+    return state, _info(chosen, observed, state)
 
 
 def as_model(model: Any, process: Process | None) -> Diffusion | ScoreModel:

@@ -75,8 +75,8 @@ class Heun:
 class AdaptiveOde:
     """Adaptive probability flow through diffrax; made by `adaptive_ode`."""
 
-    rtol: ArrayLike
-    atol: ArrayLike
+    rtol: Array | float
+    atol: Array | float
 
 
 Method = Exact | Ancestral | Ddim | EulerMaruyama | Heun | AdaptiveOde
@@ -112,7 +112,7 @@ def heun() -> Heun:
     return Heun()
 
 
-def adaptive_ode(rtol: ArrayLike = 1e-5, atol: ArrayLike = 1e-7) -> AdaptiveOde:
+def adaptive_ode(rtol: Array | float = 1e-5, atol: Array | float = 1e-7) -> AdaptiveOde:
     """Probability flow by diffrax's Tsit5 with a PID step controller (extra ``diffjax[ode]``)."""
     return AdaptiveOde(rtol, atol)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,13 +110,15 @@ def _at_time(diffusion: Diffusion, key: Array, t: Array, samples: int) -> Collap
     sums = posterior_sums(
         cloud.blocks, x, process.scale(t), process.std(t), values=members, own=own, top=1
     )
+    log_own, log_others = cast(Array, sums.log_own), cast(Array, sums.log_others)
+    weights = cast(Array, sums.mean)
     # An exact duplicate of the own point ties with it; log-weights of a tie differ by rounding.
-    tied = sums.log_own >= sums.top_log_weight[..., 0] - TIE
+    tied = log_own >= sums.top_log_weight[..., 0] - TIE
     nearest = (sums.top_index[..., 0] == own) | tied
-    phi = agreement_of_posterior(jnp.log(sums.mean / jnp.sum(sums.mean, -1, keepdims=True)))
+    phi = agreement_of_posterior(jnp.log(weights / jnp.sum(weights, -1, keepdims=True)))
     return CollapseCurves(
-        mean_and_error(-sums.log_own / cloud.dim),
-        mean_and_error((sums.log_others - sums.log_own) / cloud.dim),
+        mean_and_error(-log_own / cloud.dim),
+        mean_and_error((log_others - log_own) / cloud.dim),
         mean_and_error(sums.participation),
         mean_and_error(nearest.astype(x.dtype)),
         mean_and_error(phi),
