@@ -1,14 +1,19 @@
-"""Switches of the test run: two host devices, x64, and strict types where kernels are tested."""
+"""Switches of the test run: two host devices, x64, and strict types where kernels are tested.
+
+XLA reads its flags once, so they are set before jax is imported. The platform is the CPU unless
+``DIFFJAX_TEST_PLATFORM`` names another.
+"""
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-os.environ.setdefault("JAX_PLATFORMS", "cpu") if not os.environ.get("DIFFJAX_TEST_PLATFORM") else None
+_FLAGS = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_force_host_platform_device_count=2"
+os.environ["JAX_PLATFORMS"] = os.environ.get("DIFFJAX_TEST_PLATFORM", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import hypothesis
-import jax
-import pytest
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 hypothesis.settings.register_profile(
