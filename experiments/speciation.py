@@ -31,10 +31,10 @@ from experiments import published
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.session import Curves, Report, Session
-from experiments.style import BLACK, COLOURS, GREEN, PURPLE, line, number, points
+from experiments.style import BLACK, COLOURS, PURPLE, SKY, line, number, points
 
 LEVEL = 0.7752002454  # phi at kappa = 1, where the noised law of two classes becomes bimodal
-ENTRIES = 2**20  # numbers in a block of states
+ENTRIES = 2**18  # numbers in a block of states: one megabyte, which stays in the cache
 RARE = 10  # fewest expected disagreements (agreements) for which a frequency is nearly normal
 GENERIC = {"dim": 64, "mean": 0.5, "variance": 2.0, "weight": 0.3}
 EULER_STEP = 0.02
@@ -52,9 +52,9 @@ class Config:
     t_max: float = option(10.0, "last branching time")
     t_step: float = option(0.5, "distance of branching times")
     states: int = option(10_000, "states per time and dimension, one pair of clones each")
-    trajectories: int = option(1000, "pairs of full clone trajectories per time")
+    trajectories: int = option(500, "pairs of full clone trajectories per time")
     trajectory_dim: int = option(256, "dimension of the clone trajectories")
-    trajectory_times: int = option(4, "branching times of the clone trajectories")
+    trajectory_times: int = option(3, "branching times of the clone trajectories")
     seed: int = option(0, "seed of every random number")
     dtype: str = option("float32", "precision of the simulation", choices=("float32", "float64"))
 
@@ -109,23 +109,24 @@ def agreement(
 ) -> Curves:
     """Frequency with which two classes drawn from ``p(c | x_t)`` agree, and its standard error.
 
-    The normals are the cost, and numpy's streams draw them several times faster than a counter
-    based generator; every block of states has a stream of its own, so that the numbers do not
-    depend on the number of threads.
+    The normals are the cost. Their bits come from numpy streams, which take a tenth of the time of
+    a counter based generator; every block of states has a stream of its own, so that the numbers
+    do not depend on the number of threads. The bits become normals inside the compiled function.
     """
     rows = max(1, min(states, ENTRIES // diffusion.dim))
     starts = range(0, states, rows)
     jobs = [(i, start) for i in range(len(times)) for start in starts]
     equal = np.zeros(len(times), np.int64)
+    dtype = np.dtype(diffusion.data.means.dtype)
 
     def block(job: tuple[int, int]) -> int:
         i, start = job
-        rng = np.random.Generator(np.random.SFC64([*seed, i, start]))
-        dtype = diffusion.data.means.dtype
-        normals = rng.standard_normal((rows, diffusion.dim), dtype=dtype)
-        uniforms = rng.random((rows, 3), dtype=dtype)
+        stream = np.random.SFC64([*seed, i, start])
+        words = stream.random_raw(-(-rows * diffusion.dim * dtype.itemsize // 8))
+        bits = words.view(f"u{dtype.itemsize}")[: rows * diffusion.dim]
+        uniforms = np.random.Generator(stream).random((rows, 3), dtype=dtype)
         t = np.asarray(times[i], dtype)
-        return int(np.sum(_equal_classes(diffusion, normals, uniforms, t)[: states - start]))
+        return int(np.sum(_equal_classes(diffusion, bits, uniforms, t)[: states - start]))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, (job, count) in enumerate(zip(jobs, pool.map(block, jobs))):
@@ -137,10 +138,11 @@ def agreement(
 
 @jax.jit
 def _equal_classes(
-    diffusion: diffjax.Diffusion, normals: jax.Array, uniforms: jax.Array, t: jax.Array
+    diffusion: diffjax.Diffusion, bits: jax.Array, uniforms: jax.Array, t: jax.Array
 ) -> jax.Array:
-    """States ``x_t`` in full dimension from their normals; whether two drawn classes agree."""
+    """States ``x_t`` in full dimension from random bits; whether two drawn classes agree."""
     data, process = diffusion.data, diffusion.process
+    normals = _normals(bits, t.dtype).reshape(-1, data.dim)
     scale, std = process.scale(t), process.std(t)
     label = (uniforms[:, 0] >= data.class_weights[0]).astype(jnp.int32)
     spread = jnp.sqrt(jnp.square(std) + jnp.square(scale) * data.variances)[label]
@@ -148,6 +150,16 @@ def _equal_classes(
     first = jnp.exp(data.class_log_posterior(x, scale, std)[:, 0])
     drawn = uniforms[:, 1:] < first[:, None]
     return drawn[:, 0] == drawn[:, 1]
+
+
+def _normals(bits: jax.Array, dtype: np.dtype) -> jax.Array:
+    """Normals of a dtype from unsigned integers of its size, by inversion as `jax.random` does."""
+    kind = jnp.finfo(dtype)
+    one = np.asarray(1, dtype).view(bits.dtype)
+    shift = np.asarray(kind.bits - kind.nmant, bits.dtype)
+    unit = jax.lax.bitcast_convert_type((bits >> shift) | one, dtype) - 1
+    # odd multiples of eps: symmetric about 0, and never 1
+    return np.sqrt(np.asarray(2, dtype)) * jax.lax.erf_inv(2 * unit - 1 + kind.eps)
 
 
 def frequency(count: np.ndarray, total: int) -> Curves:
@@ -161,7 +173,7 @@ def _trajectories(config: Config) -> Curves:
     dim = config.trajectory_dim
     diffusion = mixture(dim, config.mean, config.variance, config.weight, config.dtype)
     middle = float(np.log(np.sqrt(dim) * abs(config.mean)))
-    times = np.maximum(0.3, middle + np.linspace(-0.5, 1.0, config.trajectory_times))
+    times = np.maximum(0.3, middle + np.linspace(-0.5, 0.5, config.trajectory_times))
     found: dict[str, list[float]] = {}
     for i, t in enumerate(times):
         steps = round(t / EULER_STEP)
@@ -184,32 +196,37 @@ def _trajectories(config: Config) -> Curves:
 
 
 def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
-    """The exact ``phi(t)``, on the measured times and on a fine grid, and its crossing time."""
-    times = measured["times"]
-    fine = np.linspace(min(times[0], 0.3), times[-1], 300)
+    """The exact ``phi(t)`` at the measured times and on a fine grid, and the static times."""
+    times, branched = measured["times"], measured["trajectory_times"]
+    fine = np.linspace(min(times[0], branched[0]), times[-1], 300)
+    grid = np.concatenate([times, fine, branched])
     chosen = (config.variance, config.weight)
-    predicted: dict[str, Any] = {"fine_times": fine}
-    for dim in config.dims:
-        norm = abs(config.mean) * np.sqrt(dim)
-        for key, grid in (("phi", times), ("phi_fine", fine)):
-            predicted[f"{key}_d{dim}"] = _phi(grid, norm, *chosen)
-        predicted[f"static_time_d{dim}"] = float(
-            theory.speciation.mixture_static_time(norm, config.variance)
-        )
+    dims = (*config.dims, config.trajectory_dim)
+    rows = [(abs(config.mean) * np.sqrt(dim), *chosen) for dim in dims]
     norm = GENERIC["mean"] * np.sqrt(GENERIC["dim"])
     variance, weight = GENERIC["variance"], GENERIC["weight"]
-    predicted["phi_generic"] = _phi(times, norm, variance, weight)
-    predicted["phi_generic_no_variance"] = _phi(times, norm, 0.0, weight)
-    predicted["phi_generic_half_distance"] = _phi(times, norm / 2, variance, weight)
-    predicted["phi_generic_balanced"] = _phi(times, norm, variance, 0.5)
-    norm = abs(config.mean) * np.sqrt(config.trajectory_dim)
-    predicted["phi_trajectory"] = _phi(measured["trajectory_times"], norm, *chosen)
+    rows += [
+        (norm, variance, weight), (norm, 0.0, weight), (norm / 2, variance, weight),
+        (norm, variance, 0.5),
+    ]  # fmt: skip
+    # one call for all curves: one compilation
+    phi = np.asarray(
+        theory.clone_agreement.mixture_clone_agreement(
+            grid, *(column[:, None] for column in np.asarray(rows).T)
+        ),
+        np.float64,
+    )
+    names = [f"d{dim}" for dim in config.dims] + ["trajectory", "generic"]
+    names += [f"generic_{wrong}" for wrong in ("no_variance", "half_distance", "balanced")]
+    predicted: dict[str, Any] = {"fine_times": fine}
+    for name, curve in zip(names, phi):
+        predicted[f"phi_{name}"] = curve[: len(times)]
+        predicted[f"phi_fine_{name}"] = curve[len(times) : len(times) + len(fine)]
+    predicted["phi_trajectory"] = phi[len(config.dims), len(times) + len(fine) :]
+    norms = np.asarray([row[0] for row in rows[: len(config.dims)]])
+    static = theory.speciation.mixture_static_time(norms, config.variance)
+    predicted["static_times"] = np.asarray(static, np.float64)
     return predicted
-
-
-def _phi(times: np.ndarray, norm: float, variance: float, weight: float) -> np.ndarray:
-    value = theory.clone_agreement.mixture_clone_agreement(times, norm, variance, weight)
-    return np.asarray(value, np.float64)
 
 
 def against_frequencies(
@@ -287,11 +304,10 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
     floor = config.weight**2 + (1 - config.weight) ** 2
     level = floor + (LEVEL - 0.5) / 0.5 * (1 - floor)
     rows, summary, crossings = [], {}, []
-    for dim in config.dims:
+    for dim, static in zip(config.dims, predicted["static_times"].tolist()):
         t, error = crossing(times, measured[f"phi_d{dim}"], measured[f"phi_error_d{dim}"], level)
         # the same linear interpolation of the exact curve: only the noise differs
         expected, _ = crossing(times, predicted[f"phi_d{dim}"], np.zeros(len(times)), level)
-        static = predicted[f"static_time_d{dim}"]
         crossings.append((t, error, expected))
         label = f"d = {dim}: crossing of phi = {level:.4f}"
         text = f"t = {number(t, error)}, exact {number(expected)}, static time {number(static)}"
@@ -410,7 +426,7 @@ def _draw_trajectories(config: Config, left: Any, right: Any, measured: dict[str
     times = measured["trajectory_times"]
     shift = 0.5 * np.log(config.trajectory_dim * config.mean**2)
     for method, label, colour, marker in (
-        ("exact", "exact steps", GREEN, "P"), ("euler", "Euler", PURPLE, "X"),
+        ("exact", "exact steps", SKY, "P"), ("euler", "Euler", PURPLE, "X"),
     ):  # fmt: skip
         value = measured[f"trajectory_{method}"]
         error = measured[f"trajectory_{method}_error"]
