@@ -279,7 +279,8 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         )
         summary[f"d{dim}"] = {
             "alpha": alpha, "collapse_time": t_exact,
-            "collapse_time_n_over_2_forgotten": t_forgotten, "population_f_at_collapse": f, "population_f_error": f_error,
+            "collapse_time_n_over_2_forgotten": t_forgotten,
+            "population_f_at_collapse": f, "population_f_error": f_error,
             "unresolved_fraction": float(np.max(measured[f"unresolved_d{dim}"])),
         }  # fmt: skip
     rows.append(
@@ -300,8 +301,8 @@ def _finding(config: Config, found: list[Comparison], scaled: dict[str, Any]) ->
     ratio, error = scaled["ratio_to_theory"], scaled["ratio_error"]
     return (
         f"The population excess entropy of d = {min(config.dims)} to {max(config.dims)} agrees "
-        f"with its closed form (reduced chi-square {found[0].chi_square:.2f} over {found[0].points} "
-        f"points) and rejects the curve without the information about the class "
+        f"with its closed form (reduced chi-square {found[0].chi_square:.2f} over "
+        f"{found[0].points} points) and rejects the curve without the information about the class "
         f"({found[1].chi_square:.0f}); at the collapse time the empirical one is still "
         f"{number(ratio[-1], error[-1])} of its finite-size estimate, which is an upper one, and "
         f"falls with the dimension like d^{number(scaled['exponent'], scaled['exponent_error'])} "
