@@ -19,6 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+HELD = 8
+"""Points that are compared again by direct differences."""
+FEW = 2 * HELD
+"""As many candidates are compared at once; more of them in groups."""
 LANES = 128
 """Points of a block are compared in strided cells; a block longer than this is a multiple of it."""
 
@@ -224,3 +228,62 @@ def logits(query: Query, block, precision):
         return z
     here = jnp.arange(z.shape[1], dtype=jnp.int32)[None, :]
     return jnp.where(here == (query.own - block.start)[:, None], -jnp.inf, z)
+
+
+def take_points(stack, index):
+    """Rows `(B, K, ...)` of a blocked array, by index in the points' order."""
+    flat = stack.reshape((-1, *stack.shape[2:]))
+    return jnp.take(flat, index, axis=0, mode="clip")
+
+
+def tree_sum(terms):
+    """Sum over the last axis, sixteen at a time: error of a few roundings at any length."""
+    while terms.shape[-1] > 16:
+        width = terms.shape[-1] // 16
+        head = terms[..., : 16 * width].reshape((*terms.shape[:-1], 16, width)).sum(-2)
+        terms = jnp.concatenate([head, terms[..., 16 * width :]], -1)
+    return terms.sum(-1)
+
+
+def differences(query: Query, blocks: PointBlocks, pivot, index):
+    """`a_0 - a_k` `(B, K, d)`."""
+    return pivot[:, None, :] - take_points(blocks.originals, index).astype(query.x.dtype)
+
+
+def _groups(index):
+    """Candidates `(B, K)` as `(K / HELD, B, HELD)`."""
+    padded = jnp.pad(index, ((0, 0), (0, -index.shape[1] % HELD)))
+    return padded.reshape(index.shape[0], -1, HELD).swapaxes(0, 1)
+
+
+def by_groups(function, index):
+    """`function(index)` `(B, K)` a few candidates at a time: many would fill the memory."""
+    out = lax.map(jax.checkpoint(function), _groups(index))
+    return out.swapaxes(0, 1).reshape(index.shape[0], -1)[:, : index.shape[1]]
+
+
+def weighted(function, index, weight):
+    """`sum_k weight_k function(index)_k` for `function(index)` `(B, K, v)`, likewise."""
+
+    def total(pair):
+        return (pair[1][..., None] * function(pair[0])).sum(1)
+
+    if index.shape[1] <= FEW:
+        return total((index, weight))
+    return lax.map(jax.checkpoint(total), (_groups(index), _groups(weight))).sum(0)
+
+
+def relative_logits(query: Query, blocks: PointBlocks, index, pivot, residual):
+    """Equation (3) of `posterior_sums` without the weights, `(B, K)`, and the differences where they are few."""
+
+    def distance(below):
+        step = query.scale[:, None, None] * below
+        sums = tree_sum(step * (step + 2 * residual[:, None, :]))
+        # Divided last: a rounded factor in every term would not cancel between them.
+        return -0.5 * (sums / query.std[:, None]) / query.std[:, None]
+
+    if index.shape[1] <= FEW:
+        # The barrier makes one gather of it; fused into each use it would be done again.
+        below = lax.optimization_barrier(differences(query, blocks, pivot, index))
+        return distance(below), below
+    return by_groups(lambda i: distance(differences(query, blocks, pivot, i)), index), None

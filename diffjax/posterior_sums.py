@@ -6,8 +6,8 @@ that the empirical score needs is a sum over the logits
     l_mu(x) = log W_mu - |x - s a_mu|^2 / (2 sigma^2),                                          (1)
     w_mu = exp(l_mu - log Z),   log Z = log sum_mu exp(l_mu)                                    (2)
 
-(Biroli, Bonnaire, de Bortoli, Mezard 2024, arXiv:2402.18491, eq. 5: score = (s E[a|x] - x) /
-sigma^2). One pass with an online softmax (`posterior_stream`) gives sums and the candidates with
+(Biroli, Bonnaire, de Bortoli, Mezard 2024, arXiv:2402.18491): the score is `(s E[a|x] - x) /
+sigma^2`. One pass with an online softmax (`posterior_stream`) gives sums and the candidates with
 the largest logits. A matrix product computes (1) with an error of about `eps |x| |a| / sigma^2`;
 the candidates are therefore compared again by direct differences. With the residual `r = x - s a_0`
 of the best one, computed to one rounding of itself, and `delta_k = s (a_0 - a_k)`,
@@ -18,8 +18,8 @@ in which nothing large cancels. The candidates' coarse terms leave the sums and 
 Where the terms left over are negligible they are set to zero instead of trusting a difference.
 
 Where more candidates matter than are held, a second pass holds `WIDE` of them; where that is
-still too few, the flag `unresolved` is raised. Row-wise means: neither the chunk size nor the other
-states of the batch change a result beyond rounding.
+still too few, the flag `unresolved` is raised. The second pass is taken by a whole batch as soon as
+one of its states needs it.
 """
 
 from dataclasses import dataclass
@@ -31,19 +31,30 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.posterior_points import (
+    HELD,
     Block,
     PointBlocks,
     Query,
     block_points,
     block_values,
-    exact_residual,
+    by_groups,
+    differences,
     logits,
     make_query,
-    pinned_logits,
     point_blocks,
+    take_points,
+    weighted,
     working_dtype,
 )
-from diffjax.posterior_stream import HELD, WIDE, Stream, largest, scan_blocks, stream
+from diffjax.posterior_stream import (
+    WIDE,
+    Fine,
+    Stream,
+    below_pivot,
+    largest,
+    scan_blocks,
+    widened,
+)
 
 __all__ = [
     "PointBlocks",
@@ -56,15 +67,6 @@ __all__ = [
     "posterior_log_weights",
     "posterior_sums",
 ]
-
-WINDOW = 40.0
-"""Points this many nats below the best are resolved (e^-40 = 4e-18)."""
-TOLERANCE = 1e-3
-"""Error of a log-weight, in nats, that is acceptable without comparison by differences."""
-FEW = 2 * HELD
-"""As many candidates are compared at once; more of them in groups."""
-SAFETY = 4.0
-"""Rounding errors of logits over `eps |x| |a| / sigma^2`: the largest seen is below 2."""
 
 
 @jax.tree_util.register_dataclass
@@ -96,25 +98,6 @@ class PosteriorSums:
     log_own: jax.Array | None
     log_others: jax.Array | None
     unresolved: jax.Array
-
-
-class _Fine(NamedTuple):
-    """Weights of the candidates (`K`; an own point comes last) and what remains outside them."""
-
-    index: jax.Array  # type: ignore[assignment]  # (B, K), m c where there is none
-    log_weight: jax.Array  # (B, K), normalised
-    pivot: jax.Array  # (B, d), point a_0
-    below: jax.Array | None  # (B, K, d), a_0 - a_k, or None where there are many
-    residual: jax.Array  # (B, d), x - s a_0
-    log_normaliser: jax.Array  # (B,)
-    log_own: jax.Array | None  # (B,)
-    log_others: jax.Array | None  # (B,)
-    correction: jax.Array  # (B, K), weights less those that are in the scaled sums of the stream
-    squares: jax.Array  # (B,), the same for the sum of squares
-    log_shift: jax.Array  # (B,), log w_mu - z_mu outside the candidates
-    factor: jax.Array  # (B,), weights over terms of the stream; 0 where the rest is negligible
-    rest: jax.Array  # (B,), weight of the points that are not candidates
-    unresolved: jax.Array  # (B,)
 
 
 def posterior_sums(
@@ -165,7 +148,7 @@ def _posterior_sums(blocks, x, scale, std, stacked, own, points, top, refine, pr
     def finish(coarse, fine):
         return _sums(query, blocks, coarse, fine, stacked, points, top)
 
-    result = _widened(query, blocks, stacked, finish, max(HELD, top), refine, precision)
+    result = widened(query, blocks, stacked, finish, max(HELD, top), refine, precision)
     result = jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), result)
     return _cast(result, out)
 
@@ -213,192 +196,16 @@ def _cast(result: PosteriorSums, dtype) -> PosteriorSums:
     return PosteriorSums(**fields)
 
 
-def _take(stack, index):
-    """Rows `(B, K, ...)` of a blocked array, by index in the points' order."""
-    flat = stack.reshape((-1, *stack.shape[2:]))
-    return jnp.take(flat, index, axis=0, mode="clip")
-
-
-def _tree_sum(terms):
-    """Sum over the last axis, sixteen at a time: error of a few roundings at any length."""
-    while terms.shape[-1] > 16:
-        width = terms.shape[-1] // 16
-        head = terms[..., : 16 * width].reshape((*terms.shape[:-1], 16, width)).sum(-2)
-        terms = jnp.concatenate([head, terms[..., 16 * width :]], -1)
-    return terms.sum(-1)
-
-
-def _rounding(query: Query, blocks: PointBlocks, index):
-    """Bound of the rounding error of the logits of points like the candidates, `(B,)`."""
-    eps = jnp.finfo(query.field.dtype).eps
-    norm = jnp.sqrt(2 * _take(blocks.half_norms, index).astype(query.field.dtype)).max(-1)
-    size = jnp.sqrt((query.field**2).sum(-1)) * norm + query.curvature * norm**2 / 2
-    return lax.stop_gradient(SAFETY * eps * size)
-
-
-def _differences(query: Query, blocks: PointBlocks, pivot, index):
-    """`a_0 - a_k` `(B, K, d)`."""
-    return pivot[:, None, :] - _take(blocks.originals, index).astype(query.x.dtype)
-
-
-def _groups(index):
-    """Candidates `(B, K)` as `(K / HELD, B, HELD)`."""
-    padded = jnp.pad(index, ((0, 0), (0, -index.shape[1] % HELD)))
-    return padded.reshape(index.shape[0], -1, HELD).swapaxes(0, 1)
-
-
-def _by_groups(function, index):
-    """`function(index)` `(B, K)` a few candidates at a time: many would fill the memory."""
-    out = lax.map(jax.checkpoint(function), _groups(index))
-    return out.swapaxes(0, 1).reshape(index.shape[0], -1)[:, : index.shape[1]]
-
-
-def _weighted(function, index, weight):
-    """`sum_k weight_k function(index)_k` for `function(index)` `(B, K, v)`, likewise."""
-
-    def total(pair):
-        return (pair[1][..., None] * function(pair[0])).sum(1)
-
-    if index.shape[1] <= FEW:
-        return total((index, weight))
-    return lax.map(jax.checkpoint(total), (_groups(index), _groups(weight))).sum(0)
-
-
-def _relative_logits(query: Query, blocks: PointBlocks, index, pivot, residual):
-    """Equation (3) without the weights, `(B, K)`, and the differences where they are few."""
-
-    def distance(below):
-        step = query.scale[:, None, None] * below
-        sums = _tree_sum(step * (step + 2 * residual[:, None, :]))
-        # Divided last: a rounded factor in every term would not cancel between them.
-        return -0.5 * (sums / query.std[:, None]) / query.std[:, None]
-
-    if index.shape[1] <= FEW:
-        # The barrier makes one gather of it; fused into each use it would be done again.
-        below = lax.optimization_barrier(_differences(query, blocks, pivot, index))
-        return distance(below), below
-    return _by_groups(lambda i: distance(_differences(query, blocks, pivot, i)), index), None
-
-
-def _coarse_logits(query: Query, blocks: PointBlocks, coarse: Stream):
-    """Logits of the candidates as they entered the stream, with derivatives."""
-    dtype = query.field.dtype
-    parts = (blocks.centred, blocks.half_norms, blocks.log_weights)
-    b, half, log_weights = (_take(part, coarse.index).astype(dtype) for part in parts)
-    return pinned_logits(coarse.logits, query.field, query.curvature, b, half, log_weights)
-
-
-def _own_logit(query: Query, blocks: PointBlocks):
-    """Logit (1) of the own point, `(B,)`, which is left out of the stream."""
-    dtype = query.field.dtype
-    parts = (blocks.centred, blocks.half_norms, blocks.log_weights)
-    b, half, log_weight = (_take(part, query.own).astype(dtype) for part in parts)
-    return (query.field * b).sum(-1) - query.curvature * half + log_weight
-
-
-def _refine(query: Query, blocks: PointBlocks, coarse: Stream, refine: bool) -> _Fine:
-    """Replaces the logits of the candidates by differences and normalises."""
-    z, index, start = _coarse_logits(query, blocks, coarse), coarse.index, coarse.index[:, 0]
-    everything = z
-    if query.own is not None:
-        own = _own_logit(query, blocks)
-        start = jnp.where(own > coarse.logits[:, 0], query.own, start)
-        index = jnp.concatenate([index, query.own[:, None]], 1)
-        everything = jnp.concatenate([z, own[:, None]], 1)
-    dtype = z.dtype
-    pivot = _take(blocks.originals, start).astype(dtype)
-    residual = exact_residual(query.x, query.scale, pivot)
-    base = -0.5 * (_tree_sum(residual**2) / query.std) / query.std
-    log_weights = _take(blocks.log_weights, index).astype(dtype)
-    fine, below = _relative_logits(query, blocks, index, pivot, residual)
-    fine = jnp.where(index < blocks.log_weights.size, fine + log_weights, -jnp.inf)
-    if not refine:
-        first = _take(blocks.log_weights, start).astype(dtype)
-        fine = everything - everything.max(-1, keepdims=True) + first[:, None]
-    return _normalised(
-        query, blocks, coarse, z, index, fine, (pivot, below, residual, base, refine)
-    )
-
-
-def _normalised(query, blocks, coarse: Stream, z, index, fine, anchor) -> _Fine:
-    """Joins the candidates' logits `fine`, relative to `base`, with the rest of the stream."""
-    pivot, below, residual, base, refine = anchor
-    held, eps = z.shape[1], jnp.finfo(z.dtype).eps
-    # The rest is anchored on the best candidate that entered the stream: same errors, same sign.
-    shift = jnp.where(jnp.isfinite(z[:, 0]), fine[:, 0] - z[:, 0], 0)
-    entered = jnp.exp(z - coarse.peak[:, None])
-    # At most n terms below the limit: nothing to lose, and no cancelled difference to trust.
-    gap = coarse.hidden - coarse.logits[:, 0]
-    negligible = gap + jnp.log(float(blocks.size)) < jnp.log(0.01 * eps)
-    rest = jnp.where(negligible, 0, jnp.maximum(coarse.total - entered.sum(-1), 0))
-    some = rest > 0
-    log_rest = jnp.where(some, jnp.log(jnp.where(some, rest, 1)) + coarse.peak + shift, -jnp.inf)
-    others = jnp.logaddexp(jax.nn.logsumexp(fine[:, :held], -1), log_rest)
-    total, log_own, log_others = others, None, None
-    if query.own is not None:
-        own = fine[:, held]
-        total = jnp.logaddexp(others, own)
-        log_own, log_others = -jax.nn.softplus(others - own), -jax.nn.softplus(own - others)
-    bound = _rounding(query, blocks, index)
-    hides = (gap > -WINDOW - 2 * bound) if refine else True
-    factor = jnp.where(some, jnp.exp(coarse.peak + shift - total), 0)
-    weight = jnp.exp(fine - total[:, None])
-    scaled = jnp.pad(factor[:, None] * entered, ((0, 0), (0, fine.shape[1] - held)))
-    squares = factor**2 * coarse.squares + (weight**2 - scaled**2).sum(-1)
-    return _Fine(
-        index=index,
-        log_weight=fine - total[:, None],
-        pivot=pivot,
-        below=below,
-        residual=residual,
-        log_normaliser=base + total,
-        log_own=log_own,
-        log_others=log_others,
-        correction=weight - scaled,
-        squares=squares,
-        log_shift=shift - total,
-        factor=factor,
-        rest=factor * rest,
-        unresolved=(hides & (bound > TOLERANCE)) | ~jnp.isfinite(base + total),
-    )
-
-
-def _widened(query, blocks, stacked, finish, least, refine, precision):
-    """`finish(coarse, fine)`, with more candidates where the first ones leave states unresolved."""
-
-    def attempt(held):
-        coarse = stream(query, blocks, stacked, held, precision)
-        fine = _refine(query, blocks, coarse, refine)
-        return finish(coarse, fine), fine.unresolved.any()
-
-    result, again = attempt(least)
-    if not refine or least >= min(WIDE, blocks.size):
-        return result
-    return lax.cond(again, lambda: attempt(WIDE)[0], lambda: result)
-
-
-def _below_pivot(query, blocks, coarse: Stream, fine: _Fine):
-    """`a_0 - E[a|x]`, `(B, d)`: small and accurate where the posterior is narrow."""
-    offset = fine.pivot - blocks.centre.astype(fine.pivot.dtype)
-    stream = fine.factor[:, None] * (
-        coarse.total[:, None] * offset - cast(jax.Array, coarse.moment)
-    )
-    if fine.below is not None:
-        return (fine.correction[..., None] * fine.below).sum(1) + stream
-    below = partial(_differences, query, blocks, fine.pivot)
-    return _weighted(below, fine.index, fine.correction) + stream
-
-
-def _sums(query, blocks, coarse: Stream, fine: _Fine, stacked, points, top) -> PosteriorSums:
+def _sums(query, blocks, coarse: Stream, fine: Fine, stacked, points, top) -> PosteriorSums:
     """Everything that `posterior_sums` returns, for a flat batch."""
     mean = residual = None
     if points:
-        below = _below_pivot(query, blocks, coarse, fine)
+        below = below_pivot(query, blocks, coarse, fine)
         mean = fine.pivot - below
         residual = fine.residual + query.scale[:, None] * below
     elif stacked is not None:
-        near = partial(_take, stacked.astype(query.x.dtype))
-        mean = _weighted(near, fine.index, fine.correction)
+        near = partial(take_points, stacked.astype(query.x.dtype))
+        mean = weighted(near, fine.index, fine.correction)
         mean = mean + fine.factor[:, None] * cast(jax.Array, coarse.moment)
     _, at = largest(lax.stop_gradient(fine.log_weight), top)
     best = jnp.take_along_axis(fine.log_weight, at, 1)
@@ -437,13 +244,13 @@ def _locate(query, blocks, refine, precision, *, mean=False) -> _Located:
             jnp.pad(fine.index, spare, constant_values=blocks.log_weights.size),
             jnp.pad(fine.log_weight, spare, constant_values=-jnp.inf),
             fine.pivot,
-            _below_pivot(query, blocks, coarse, fine) if mean else None,
+            below_pivot(query, blocks, coarse, fine) if mean else None,
             fine.log_shift,
             fine.rest,
         )
 
     stacked = blocks.centred if mean else None
-    return _widened(query, blocks, stacked, finish, HELD, refine, precision)
+    return widened(query, blocks, stacked, finish, HELD, refine, precision)
 
 
 @partial(jax.jit, static_argnames=("refine", "precision"))
@@ -543,13 +350,13 @@ def posterior_covariance_product(
     offset = found.pivot - blocks.centre.astype(dtype) - below  # E minus the centre
 
     def from_mean(index):
-        return below[:, None, :] - _differences(query, blocks, found.pivot, index)
+        return below[:, None, :] - differences(query, blocks, found.pivot, index)
 
     def along(index):
         return jnp.einsum("bkd,bd->bk", from_mean(index), u, precision="highest")
 
-    weight = jnp.exp(found.log_weight) * _by_groups(along, found.index)
-    near = _weighted(from_mean, found.index, weight)
+    weight = jnp.exp(found.log_weight) * by_groups(along, found.index)
+    near = weighted(from_mean, found.index, weight)
 
     def body(carry, block):
         total, moment = carry
