@@ -274,7 +274,7 @@ def weighted(function, index, weight):
 
 
 def relative_logits(query: Query, blocks: PointBlocks, index, pivot, residual):
-    """Equation (3) of `posterior_sums` without the weights, `(B, K)`, and the differences where they are few."""
+    """Equation (3) of `posterior_sums` without the weights, `(B, K)`; the differences, if few."""
 
     def distance(below):
         step = query.scale[:, None, None] * below
