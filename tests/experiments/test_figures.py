@@ -1,0 +1,258 @@
+"""The published figures: test presets end to end, comparisons, controls, resumed runs."""
+
+import json
+import os
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffjax import schedules
+from experiments import collapse, collapse_times, images, published, session, speciation
+
+MODULES = {
+    "speciation": speciation,
+    "collapse": collapse,
+    "collapse_times": collapse_times,
+    "images": images,
+}
+CONTROLS = {"speciation": 3, "collapse": 3, "collapse_times": 3, "images": 2}
+EXACT = {"speciation": 3, "collapse": 2, "collapse_times": 2, "images": 2}
+
+
+def mnist():
+    """The folder of the real images, or a skip that says how to provide it."""
+    here = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    folder = Path(os.environ.get("DIFFJAX_DATA", here)) / "mnist"
+    if not folder.is_dir():
+        pytest.skip("no folder mnist: set DIFFJAX_DATA to the folder that holds it")
+    return folder
+
+
+def execute(name, folder, preset="test", resume=False, **changes):
+    module = MODULES[name]
+    config = module.Config(**{**module.PRESETS[preset], **changes})
+    return session.run(name, module, config, Namespace(out=str(folder), resume=resume))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Each experiment's test preset, run once: ``name -> (report, folder)``."""
+    done = {}
+
+    def run(name):
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            done[name] = (execute(name, folder), folder)
+        return done[name]
+
+    return run
+
+
+def no_constant(name):
+    raise ValueError(f"{name} in summary.json")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_run_writes_its_files(runs, name):
+    report, folder = runs(name)
+    for file in ("figure.png", "figure.pdf", "curves.npz", "summary.json"):
+        assert (folder / file).stat().st_size > 0
+    summary = json.loads((folder / "summary.json").read_text(), parse_constant=no_constant)
+    assert summary["experiment"] == name
+    assert summary["finding"] == report.finding
+    assert "nan" not in report.finding
+    with np.load(folder / "curves.npz") as curves:
+        assert set(curves.files) == set(summary["curves"])
+        assert all(np.all(np.isfinite(curves[key])) for key in curves.files)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_exact_theory_passes_and_controls_are_rejected(runs, name):
+    report, _ = runs(name)
+    controls = [c for c in report.comparisons if c.control]
+    exact = [c for c in report.comparisons if c.exact and not c.control]
+    assert len(controls) == CONTROLS[name]
+    assert len(exact) == EXACT[name]
+    for comparison in controls + exact:
+        assert comparison.passed is True, comparison.line()
+        assert comparison.points >= 2
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_resumed_run_gives_the_same_numbers(runs, name):
+    _, folder = runs(name)
+    before = dict(np.load(folder / "curves.npz"))
+    parts = sorted((folder / "parts").iterdir())
+    for path in parts[::2]:
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in parts[1::2]}
+    execute(name, folder, resume=True)
+    assert sorted((folder / "parts").iterdir()) == parts
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    after = dict(np.load(folder / "curves.npz"))
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value, err_msg=key)
+
+
+# Speciation ---------------------------------------------------------------------------------------
+
+
+def test_clone_agreement_does_not_depend_on_the_number_of_threads(monkeypatch):
+    diffusion = speciation.mixture(32, 1.0, 1.0, 0.5, "float32")
+    times, counts = np.array([1.5, 2.0]), []
+    for threads in (1, 3):
+        monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
+        counts.append(speciation.agreement(diffusion, times, 20_000, (5,))["phi"])
+    np.testing.assert_array_equal(*counts)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_normals_from_bits(dtype):
+    from scipy import stats
+
+    size = np.dtype(dtype).itemsize
+    bits = np.random.SFC64(3).random_raw(2**17).view(f"u{size}")
+    z = speciation._normals(bits, np.dtype(dtype))
+    assert z.dtype == dtype
+    z = np.asarray(z, np.float64)
+    assert np.all(np.isfinite(z))
+    # mean, variance and fourth moment within 4 of their standard errors; shape by its p-value
+    n = len(z)
+    assert abs(z.mean()) < 4 / np.sqrt(n)
+    assert abs(z.var() - 1) < 4 * np.sqrt(2 / n)
+    assert abs(np.mean(z**4) - 3) < 4 * np.sqrt(96 / n)
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    # the extreme integers of the dtype are finite and opposite
+    ends = np.array([0, np.iinfo(bits.dtype).max], bits.dtype)
+    low, high = np.asarray(speciation._normals(ends, np.dtype(dtype)))
+    assert low == -high
+    assert 5 < high < 9
+
+
+def test_crossing_time_grows_like_half_log_d(runs):
+    slope = runs("speciation")[0].summary["slope_of_crossing_with_log_d"]
+    assert abs(slope["value"] - slope["exact"]) < 4 * slope["error"]
+    assert slope["exact"] == pytest.approx(0.5, abs=0.02)  # large d: exactly 1/2
+
+
+def test_published_speciation_is_shown_for_the_published_mixture_only():
+    config = speciation.Config()
+    assert speciation._published_dims(config) == [256, 1024, 4096, 16384]
+    assert speciation._published_dims(replace(config, variance=2.0)) == []
+
+
+# Collapse -----------------------------------------------------------------------------------------
+
+
+def test_empirical_entropy_at_the_collapse_scales_with_the_dimension(runs):
+    scaled = runs("collapse")[0].summary["scaling_at_collapse"]
+    assert abs(scaled["exponent"] - scaled["exponent_theory"]) < 4 * scaled["exponent_error"]
+    assert -1.1 < scaled["exponent_theory"] < -0.8  # at fixed n: 1/d, up to the weak d of u
+    # an upper estimate, by 5 to 30% at these sizes
+    assert np.all(scaled["ratio_to_theory"] < 1 + 4 * scaled["ratio_error"])
+    assert np.all(scaled["ratio_to_theory"] > 0.65)
+
+
+def test_finite_size_theory_is_asymptotic_above_the_collapse(runs):
+    report, _ = runs("collapse")
+    curves = report.curves
+    times = curves["times"]
+    for dim in collapse.PRESETS["test"]["dims"]:
+        late = times > 2.5 * curves[f"special_d{dim}"][0]
+        finite = np.interp(times, curves["fine_times"], curves[f"finite_fine_d{dim}"])
+        value, error = (
+            curves[f"{k}_d{dim}"][: len(times)] for k in ("empirical", "empirical_error")
+        )
+        # the training set is one draw: its own fluctuation adds to the error over states
+        assert np.all(np.abs(value - finite)[late] < 5 * np.hypot(error, 0.01 * finite)[late])
+
+
+def test_published_collapse_is_shown_for_the_published_mixture_only():
+    config = collapse.Config()
+    assert collapse._published_dims(config) == [256, 1024, 4096]
+    assert collapse._published_dims(replace(config, n=1000)) == []
+
+
+# Collapse times -----------------------------------------------------------------------------------
+
+
+def test_nearest_neighbour_time_overestimates_the_collapse_time(runs):
+    summary = runs("collapse_times")[0].summary
+    for entry in summary.values():
+        assert entry["excess_of_mean_over_collapse_time"] > 4 * entry["excess_error"]
+        bound = entry["time_of_own_one_half"] + 4 * entry["nearest_neighbour_median_error"]
+        assert entry["nearest_neighbour_median"] < bound
+        # the excess is a fluctuation of the finite size: a number of order one of its widths
+        assert 0.3 < entry["excess_in_widths"] < 1.5
+
+
+def test_collapse_times_refuses_sizes_that_do_not_match():
+    config = collapse_times.Config(dims=(8, 16))
+    with pytest.raises(ValueError, match="equal lengths, got 2, 3 and 3"):
+        collapse_times.sizes(config)
+    with pytest.raises(ValueError, match="sets is 1"):
+        collapse_times.sizes(collapse_times.Config(sets=1))
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+def test_published_steps_have_the_published_times():
+    order = np.argsort(published.FIGURE_4_MNIST_STEPS)
+    np.testing.assert_array_equal(published.FIGURE_4_MNIST_STEPS[order], images.STEPS)
+    expected = published.FIGURE_4_MNIST_TIMES[order]
+    np.testing.assert_allclose(images.times_of_steps(), expected, rtol=1e-5)
+
+
+def test_embedded_digits_have_no_spectral_time_and_no_published_curve(runs):
+    report, _ = runs("images")
+    assert report.summary["largest_eigenvalue"] > 0
+    assert not any("published" in c.name for c in report.comparisons)
+    assert any("embedded digits" in value for _, value in report.table)
+
+
+@pytest.mark.slow
+def test_mnist_reproduces_the_reference_values(tmp_path):
+    report = execute("images", tmp_path, "quick", root=str(mnist()))
+    found = report.summary
+    assert found["largest_eigenvalue"] == pytest.approx(7.6681, abs=1e-3)
+    assert found["spectral_time"] == pytest.approx(1.018, abs=1e-3)
+    # index 446 belongs to the published Lambda = 7.66, rounded; 7.6681 is just beyond its time
+    schedule = schedules.ddpm_linear()
+    assert schedules.step_index(schedule, 0.5 * np.log(7.66)) == 446
+    assert found["spectral_index"] == 447
+    steps = found["published_steps"]
+    # (step, quantity, reference, its standard error): both errors count
+    for step, name, value, error in (
+        ("300", "phi", 0.9684, 0.0029),
+        ("450", "phi", 0.7521, 0.0053),
+        ("600", "phi", 0.5704, 0.0025),
+        ("200", "excess_over_alpha", 0.1142, 0.0058),
+        ("400", "excess_over_alpha", 0.6101, 0.0087),
+        ("500", "excess_over_alpha", 0.8389, 0.0057),
+        # errors of phi_C are not quoted: a sample as large as that of phi
+        ("200", "participation", 0.6668, 0.009),
+        ("400", "participation", 0.0518, 0.005),
+        ("500", "participation", 0.0026, 0.0008),
+    ):
+        distance = abs(steps[step][name] - value)
+        assert distance < 4 * np.hypot(error, steps[step][f"{name}_error"]), (step, name)
+    network = next(c for c in report.comparisons if "published network" in c.name)
+    assert network.discrepancy < 0.03
+    for comparison in report.comparisons:
+        assert comparison.passed is not False, comparison.line()
+
+
+# Larger sizes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
+def test_quick_preset(tmp_path, name):
+    report = execute(name, tmp_path, "quick")
+    for comparison in report.comparisons:
+        assert comparison.passed is not False, comparison.line()
