@@ -21,12 +21,12 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from diffjax import checks, processes
+from diffjax import checks, processes, records
 from diffjax.data.base import Atomic, Classified, Posterior, per_event, require
 from diffjax.processes import Process
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class Diffusion:
     """Data distribution and process; every method takes states ``x (..., d)`` and OU times ``t``.
@@ -112,7 +112,7 @@ class Diffusion:
         return x, jnp.asarray(t, x.dtype)
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class ScoreModel:
     """A bare score function ``score(x, t)`` with its process; made by `score_model`."""

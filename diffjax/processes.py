@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import checks
+from diffjax import checks, records
 
 
 @runtime_checkable
@@ -71,7 +71,7 @@ class Process(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class OrnsteinUhlenbeck:
     """``x_t = e^{-t} a + sqrt(T (1 - e^{-2t})) z``; see `ornstein_uhlenbeck`."""
@@ -103,7 +103,7 @@ class OrnsteinUhlenbeck:
         return jnp.asarray(native)
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class VariancePreserving:
     """OU coordinates at T = 1 with a step index as clock; see `variance_preserving`."""
@@ -142,7 +142,7 @@ class VariancePreserving:
         return jnp.interp(jnp.asarray(native, self.schedule.dtype), index, self.schedule)
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class VarianceExploding:
     """``x = a + sigma z``, ``sigma^2 = T expm1(2t)``; see `variance_exploding`."""
@@ -174,7 +174,7 @@ class VarianceExploding:
         return 0.5 * jnp.log1p(jnp.square(jnp.asarray(native)) / self.temperature)
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class RectifiedFlow:
     """``x = (1 - u) a + u z``, the straight path of flow matching; see `rectified_flow`."""

@@ -29,7 +29,7 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
-from diffjax import checks
+from diffjax import checks, records
 from diffjax.data.base import per_event
 
 _UNROLL = 8  # components that are fused into one loop body
@@ -43,7 +43,7 @@ class _Component(NamedTuple):
     factor: Array | None  # (d, r)
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class GaussianMixture:
     """Record made by `gaussian_mixture`; implements `Posterior` and `Classified`."""
