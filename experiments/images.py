@@ -295,11 +295,11 @@ def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) ->
     import matplotlib.pyplot as plt
 
     data, times = measured["data"], measured["times"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    points(left, times, measured["phi"], measured["phi_error"], "exact empirical score", BLUE)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     points(
         left, times, measured["clone_phi"], measured["clone_phi_error"], "drawn clones", ORANGE, "s"
     )
+    points(left, times, measured["phi"], measured["phi_error"], "exact empirical score", BLUE, ".")
     if _published(config):
         points(
             left, published.FIGURE_4_MNIST_TIMES, published.FIGURE_4_MNIST_AGREEMENT,
@@ -322,12 +322,12 @@ def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) ->
         "Gaussian of this spectrum (approximate)", GREEN, "--",
     )  # fmt: skip
     points(
-        right, times, measured["participation"], measured["participation_error"],
-        r"$\phi_C = E\sum w_\mu^2$", RED,
-    )  # fmt: skip
-    points(
         right, times, measured["clone_participation"], measured["clone_participation_error"],
         "clones on one image", ORANGE, "s",
+    )  # fmt: skip
+    points(
+        right, times, measured["participation"], measured["participation_error"],
+        r"$\phi_C = E\sum w_\mu^2$", RED, ".",
     )  # fmt: skip
     right.set_ylim(-0.25, 1.08)
     right.axhline(0, color=BLACK, lw=0.7)
@@ -335,6 +335,6 @@ def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) ->
     for axis in (left, right):
         axis.set_xscale("log")
         axis.set_xlabel("Ornstein-Uhlenbeck time t")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.suptitle(f"{data.name}: n = {n}, d = {dim}", fontsize=10)
     return figure
