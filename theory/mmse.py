@@ -20,7 +20,7 @@ Source: Guo, Shamai, Verdu 2005 (cs/0412108).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,7 @@ from theory.checks import Array, floats
 from theory.quadrature import integrate
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A number, or an array of them, with two kinds of uncertainty."""
 
     value: Array

@@ -21,7 +21,7 @@ Source: Derrida, Phys. Rev. B 24, 2613 (1981).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,7 @@ from theory.checks import Array, floats
 from theory.roots import find_root
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class RandomEnergyState:
+class RandomEnergyState(NamedTuple):
     """Solution of (1) at one temperature."""
 
     free_entropy: Array

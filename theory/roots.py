@@ -22,7 +22,6 @@ Source: T. R. Chandrupatla, Advances in Engineering Software 28, 145 (1997).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -33,9 +32,7 @@ from jax.typing import ArrayLike
 from theory.checks import Array, floats
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Root:
+class Root(NamedTuple):
     """What a search returned: ``value`` is NaN unless ``converged``."""
 
     value: Array
