@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import checks
+from diffjax import checks, records
 from diffjax.data.base import per_event
 from diffjax.posterior_sums import (
     PointBlocks,
@@ -35,7 +35,7 @@ from diffjax.posterior_sums import (
 )
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class PointCloud:
     """Record made by `point_cloud`; implements `Posterior`, `Classified` and `Atomic`."""
@@ -63,7 +63,13 @@ class PointCloud:
 
     def sample(self, key: Array, n: int) -> Array:
         """``n`` points drawn with their weights, ``(n, d)``."""
-        return self.points[jax.random.categorical(key, self.log_weights, shape=(n,))]
+        return self.points[self.sample_prior_index(key, n)]
+
+    def sample_prior_index(self, key: Array, n: int) -> Array:
+        """``n`` indices ``(n,)``, uniform over the points that no condition excludes."""
+        kept = jnp.cumsum(self.log_weights > -jnp.inf, dtype=jnp.int32)
+        rank = jax.random.randint(key, (n,), 0, kept[-1], dtype=jnp.int32)
+        return jnp.searchsorted(kept, rank, side="right")
 
     def log_normaliser(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``log p(x)`` of the noised empirical measure, in nats, ``(...)``."""

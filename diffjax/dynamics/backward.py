@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import checks
+from diffjax import checks, records
 from diffjax.data.base import Posterior, require
 from diffjax.data.point_cloud import PointCloud
 from diffjax.diffusion import Diffusion, ScoreModel, score_model
@@ -21,13 +21,13 @@ from diffjax.dynamics import methods
 from diffjax.dynamics.adaptive import solve_flow
 from diffjax.dynamics.methods import AdaptiveOde, Exact, Method
 from diffjax.dynamics.scan import Observe, chunk_bounds, run_steps
-from diffjax.dynamics.span import run_in_span, worth_reducing
+from diffjax.dynamics.span import into_span, out_of_span, worth_reducing
 from diffjax.processes import Process
 
 _CHUNKS = 20  # pieces of a grid between two reports of progress
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class Info:
     """What a driver says about a run.
@@ -99,11 +99,12 @@ def backward(
         checks.event_size(state, model.dim)
     grid = jnp.asarray(times, state.dtype)
     if span_reduction and observe is None and isinstance(chosen, Exact) and _reducible(model):
-        state, observed = run_in_span(key, model, state, grid, remat=remat), None
-    elif progress is not None and not isinstance(chosen, AdaptiveOde):
-        state, observed = _in_chunks(key, model, state, grid, chosen, observe, remat, progress)
+        key, key_perp = jax.random.split(key)
+        reduced, y, frame = into_span(model, state, grid[0])
+        y, observed = _drive(key, reduced, y, grid, chosen, observe, remat, progress)
+        state = out_of_span(key_perp, model.process, y, frame, grid[0], grid[-1])
     else:
-        state, observed = _run(key, model, state, grid, 0, chosen, observe, remat)
+        state, observed = _drive(key, model, state, grid, chosen, observe, remat, progress)
     return state, _info(chosen, observed, state)
 
 
@@ -161,7 +162,7 @@ def _run(
     return run_steps(step, key, x, times, observe=observe, first=first, remat=remat)
 
 
-def _in_chunks(
+def _drive(
     key: Array,
     model: Any,
     x: Array,
@@ -169,9 +170,11 @@ def _in_chunks(
     method: Method,
     observe: Observe | None,
     remat: bool,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[Array, Any]:
-    """`_run` piece by piece, reporting in between; same numbers as in one go."""
+    """`_run`, with ``progress`` piece by piece: the same numbers, reporting in between."""
+    if progress is None or isinstance(method, AdaptiveOde):
+        return _run(key, model, x, times, 0, method, observe, remat)
     steps, pieces = times.shape[0] - 1, []
     for start, stop in chunk_bounds(steps, _CHUNKS):
         grid = times[start : stop + 1]

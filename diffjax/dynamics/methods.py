@@ -31,32 +31,32 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import processes
+from diffjax import processes, records
 from diffjax.data.base import per_event
 from diffjax.diffusion import denoise_at, score_at
 from diffjax.dynamics.scan import Step
 from diffjax.processes import Process
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class Exact:
     """Exact posterior transition; made by `exact`."""
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class Ancestral:
     """DDPM ancestral transition; made by `ancestral`."""
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class Ddim:
     """Deterministic implicit transition; made by `ddim`."""
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class EulerMaruyama:
     """Euler-Maruyama transition; made by `euler_maruyama`."""
@@ -64,13 +64,13 @@ class EulerMaruyama:
     noise: ArrayLike
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class Heun:
     """Heun's probability-flow transition; made by `heun`."""
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class AdaptiveOde:
     """Adaptive probability flow through diffrax; made by `adaptive_ode`."""
@@ -185,15 +185,11 @@ def _heun_step(_: Method, model: Any) -> Step:
         # At s = 0 the slope (u - D)/q is 0/0; the first-order step is the published ending.
         safe = jnp.where(s > 0, s, t)
         second = denoise_at(model, predicted, safe)
-        # In u = x/scale and q = std/scale the average of both slopes is, for a step h = q_s - q_t,
-        # u + h/2 [(u - D1)/q_t + (u* - D2)/q_s]; multiplied by scale(s) nothing divides by scale.
-        std_t, std_s = per_event(process.std(t), x), per_event(process.std(safe), x)
-        scale_t, scale_s = per_event(process.scale(t), x), per_event(process.scale(s), x)
-        slope_t = (x - scale_t * first) / std_t
-        slope_s = (predicted - scale_s * second) / std_s
-        step_q = per_event(process.std(s), x) - scale_s / scale_t * std_t
-        corrected = scale_s / scale_t * x + 0.5 * step_q * (slope_t + slope_s)
-        return jnp.where(s > 0, corrected, predicted), first
+        # u + h/2 [(u - D1)/q_t + (u* - D2)/q_s] with h = q_s - q_t is the first-order step u* plus
+        # h/2 (D1 - D2)/q_s, because (u* - D1)/q_s = (u - D1)/q_t.
+        ratio = jnp.sqrt(processes.snr(process, safe) / processes.snr(process, t))
+        gain = 0.5 * per_event(process.scale(s) * (1 - ratio), x)
+        return jnp.where(s > 0, predicted + gain * (first - second), predicted), first
 
     return step
 

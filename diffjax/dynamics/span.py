@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,8 @@ from diffjax import processes
 from diffjax.data.base import per_event
 from diffjax.data.point_cloud import PointCloud
 from diffjax.diffusion import Diffusion
-from diffjax.dynamics import methods
-from diffjax.dynamics.scan import run_steps
 from diffjax.posterior_sums import point_blocks
+from diffjax.processes import Process
 
 
 def worth_reducing(cloud: PointCloud) -> bool:
@@ -48,29 +47,36 @@ def span_basis(points: Array) -> tuple[Array, Array, Array]:
     return centre, basis.T, triangular.T
 
 
-@partial(jax.jit, static_argnames="remat")
-def run_in_span(key: Array, model: Diffusion, x: Array, times: Array, *, remat: bool) -> Array:
-    """Final states of the exact chain along ``times``, simulated in the span of the points."""
+class Frame(NamedTuple):
+    """What is left of full states beside their coordinates in the span."""
+
+    centre: Array  # (d,)
+    basis: Array  # (n, d)
+    x_perp: Array  # (..., d)
+
+
+@jax.jit
+def into_span(model: Diffusion, x: Array, t: Array) -> tuple[Diffusion, Array, Frame]:
+    """The empirical process in the span, the coordinates ``y`` of ``x`` at ``t``, and the rest."""
     cloud, process = model.data, model.process
     centre, basis, coordinates = span_basis(cloud.points)
-    reduced = replace(
-        cloud,
-        points=coordinates,
-        blocks=point_blocks(coordinates, cloud.log_weights),
-    )
-    key_span, key_perp = jax.random.split(key)
-    start, end = times[0], times[-1]
-    offset = x - per_event(process.scale(start), x) * centre
+    blocks = point_blocks(coordinates, cloud.log_weights)
+    reduced = Diffusion(replace(cloud, points=coordinates, blocks=blocks), process)
+    offset = x - per_event(process.scale(t), x) * centre
     y = jnp.matmul(offset, basis.T, precision="highest")
     x_perp = offset - jnp.matmul(y, basis, precision="highest")
+    return reduced, y, Frame(centre, basis, x_perp)
 
-    step = methods.make_step(methods.exact(), Diffusion(reduced, process))
-    y, _ = run_steps(step, key_span, y, times, remat=remat)
 
+@jax.jit
+def out_of_span(
+    key: Array, process: Process, y: Array, frame: Frame, start: Array, end: Array
+) -> Array:
+    """Full states at ``end`` of trajectories that began at ``start``: ``x_perp`` jumps at once."""
+    basis, x = frame.basis, frame.x_perp
     _, c_x, variance = processes.bridge(process, end, start)
-    noise = jax.random.normal(key_perp, x.shape, x.dtype)
+    noise = jax.random.normal(key, x.shape, x.dtype)
     inside = jnp.matmul(jnp.matmul(noise, basis.T, precision="highest"), basis, precision="highest")
-    x_perp = per_event(c_x, x) * x_perp + per_event(jnp.sqrt(variance), x) * (noise - inside)
-    return per_event(process.scale(end), x) * centre + (
-        jnp.matmul(y, basis, precision="highest") + x_perp
-    )
+    x_perp = per_event(c_x, x) * x + per_event(jnp.sqrt(variance), x) * (noise - inside)
+    within = jnp.matmul(y, basis, precision="highest")
+    return per_event(process.scale(end), x) * frame.centre + (within + x_perp)

@@ -103,7 +103,7 @@ def collapse_curves(
 def _at_time(diffusion: Diffusion, key: Array, t: Array, samples: int) -> CollapseCurves:
     cloud, process = diffusion.data, diffusion.process
     key_index, key_noise = jax.random.split(key)
-    own = jax.random.randint(key_index, (samples,), 0, cloud.size)
+    own = cloud.sample_prior_index(key_index, samples)
     t = t.astype(cloud.points.dtype)
     x = processes.perturb(key_noise, process, cloud.points[own], t)
     members = jax.nn.one_hot(cloud.labels, cloud.classes, dtype=x.dtype)

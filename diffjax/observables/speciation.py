@@ -41,9 +41,11 @@ def clone_agreement(key: Array, diffusion: Diffusion, times: ArrayLike, samples:
 
     Raises:
         TypeError: if the data have no classes.
+        ValueError: if a time is negative, or 0 where the data have no density.
     """
     require(diffusion.data, Classified, "clone_agreement")
-    checks.noise_time(times, zero_allowed=True)
+    has_density = getattr(diffusion.data, "has_density", False)
+    checks.noise_time(times, zero_allowed=has_density, why=" (the clean data have no density)")
     times = jnp.atleast_1d(jnp.asarray(times))
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(times.shape[0]))
     return _agreement(diffusion, keys, times, samples)
