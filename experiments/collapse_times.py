@@ -32,7 +32,7 @@ from experiments.session import Curves, Report, Session
 from experiments.style import BLACK, COLOURS, line, number, points
 
 LOW, HIGH, START = 0.4, 2.2, 5.0  # measured times and start of the trajectories over t_C
-NODES = 48  # of the fine theory grid
+NODES = 24  # of the fine theory grid
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
     t_c = np.asarray([measured[f"collapse_time_{name}"] for name, *_ in families])[:, None]
     dim, n, variance = (np.asarray(c, float)[:, None] for c in list(zip(*families))[1:])
     grid = t_c * np.concatenate(
-        [np.linspace(LOW, HIGH, config.times), [1.0], np.geomspace(0.1, START, NODES)]
+        [np.linspace(LOW, HIGH, config.times), [1.0], np.linspace(0.1, 3.0, NODES)]
     )
     log_n = np.log(n)
     curves = {

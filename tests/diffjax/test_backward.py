@@ -1,5 +1,7 @@
 """Backward samplers: exact laws, orders of convergence, gradients, memory, and one interface."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -265,7 +267,7 @@ def test_weak_order_on_a_mixture(name):
     counts, errors = np.array([24, 48, 96]), []
     for steps in counts:
         p, times = density(start), np.linspace(start, end, steps + 1)
-        for t, s in zip(times[:-1], times[1:]):
+        for t, s in itertools.pairwise(times):
             centre = np.asarray(step(x[:, None], t, s, jnp.zeros(1)))[:, 0]
             width = float(step(x[:1, None], t, s, jnp.ones(1))[0, 0] - centre[0])
             p = norm.pdf((x[:, None] - centre) / width) / width @ p * dx
@@ -304,7 +306,7 @@ def test_noise_of_euler_maruyama_keeps_the_marginals():
     step = with_noise(methods.euler_maruyama(noise=0.5), Diffusion(GAUSSIAN, OU))
     mean, variance, times = 1.4 * np.exp(-1.5), None, np.linspace(1.5, 0.2, 513)
     variance = float(OU.variance(1.5)) + 0.35 * np.exp(-3.0)
-    for t, s in zip(times[:-1], times[1:]):
+    for t, s in itertools.pairwise(times):
         b, a, c = np.asarray(
             step(jnp.array([[0.0], [1.0], [0.0]]), t, s, jnp.array([[0.0], [0.0], [1.0]]))
         )[:, 0]
