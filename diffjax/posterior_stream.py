@@ -188,6 +188,9 @@ def _open_cells(found, query: Query, blocks: PointBlocks, held: int, z):
     else:
         value = _logits_again(query, blocks, index, best)
     value, index = (a.reshape(a.shape[0], -1) for a in (value, index))
+    # A cell in which nothing has weight was never entered: its index is not its own.
+    entered = jnp.repeat(best > -jnp.inf, points, axis=1, total_repeat_length=value.shape[1])
+    value = jnp.where(entered, value, -jnp.inf)
     spare = max(0, held + 1 - value.shape[1])
     value = jnp.pad(value, ((0, 0), (0, spare)), constant_values=-jnp.inf)
     index = jnp.pad(index, ((0, 0), (0, spare)))

@@ -465,3 +465,17 @@ def test_residual_is_exact_to_one_rounding():
     exact = x.astype(np.float64) - scale[:, None].astype(np.float64) * point
     for run in (exact_residual, jax.jit(exact_residual)):
         np.testing.assert_allclose(run(x, scale, point), exact, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("weighted", [1, 3, 7, 20])
+def test_fewer_weighted_points_than_candidates(weighted):
+    # Points without weight (another class, padding) must not enter as copies of others.
+    rng = np.random.default_rng(3)
+    points, x, scale, std = rng.normal(size=(60, 3)), rng.normal(size=(4, 3)), 0.8, 0.6
+    log_weights = np.where(rng.permutation(60) < weighted, -np.log(weighted), -np.inf)
+    logits = log_weights - ((x[:, None] - scale * points) ** 2).sum(-1) / (2 * std**2)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    sums = posterior_sums(point_blocks(points, log_weights), x, scale, std)
+    np.testing.assert_allclose(sums.mean, weights @ points, atol=1e-13)
+    np.testing.assert_allclose(sums.participation, (weights**2).sum(-1), rtol=1e-12)
