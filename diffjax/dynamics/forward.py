@@ -36,7 +36,7 @@ def forward(
         ValueError: if the grid does not increase or holds a negative time.
     """
     checks.decreasing(jnp.asarray(times)[::-1], "times (reversed)")
-    x = jnp.asarray(x)
+    x = checks.floating(x, "x")
     return _run(key, process, x, jnp.asarray(times, x.dtype), observe)
 
 

@@ -1,4 +1,4 @@
-"""Observables against numpy and brute force, and the simulated reference values of sheets 01, 02."""
+"""Observables against numpy and brute force; simulated reference values of sheets 01 and 02."""
 
 import jax
 import jax.numpy as jnp
@@ -198,10 +198,9 @@ def test_collapse_of_a_condition_draws_its_own_points():
     points, labels = rng.normal(size=(16, 4)), np.repeat([0, 1], 8)
     kept = Diffusion(point_cloud(points, labels).condition(1), OU)
     alone = Diffusion(point_cloud(points[8:]), OU)
-    a, b = (collapse_curves(KEY, model, [0.6], 2000) for model in (kept, alone))
-    for one, two in zip(a[:4], b[:4]):
-        assert np.all(np.isfinite(one.mean))
-        assert abs(one.mean - two.mean) < 4 * np.hypot(one.error, two.error) + 1e-12
+    a, b = (collapse_curves(KEY, model, [0.6], 200) for model in (kept, alone))
+    for one, two in zip(a[:4], b[:4]):  # the same ranks, the same noise
+        np.testing.assert_allclose(one.mean, two.mean, rtol=1e-9)
 
 
 def test_collapse_with_duplicates_is_finite():
