@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffjax import records
+
 HELD = 8
 """Points that are compared again by direct differences."""
 FEW = 2 * HELD
@@ -27,7 +29,7 @@ LANES = 128
 """Points of a block are compared in strided cells; a block longer than this is a multiple of it."""
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class PointBlocks:
     """Weighted points in `m` blocks of `c`; build it with `point_blocks`.

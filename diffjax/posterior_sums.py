@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffjax import records
 from diffjax.posterior_points import (
     HELD,
     Block,
@@ -69,7 +70,7 @@ __all__ = [
 ]
 
 
-@jax.tree_util.register_dataclass
+@records.register
 @dataclass(frozen=True)
 class PosteriorSums:
     """Sums over the posterior weights `w_mu` of `(...)` states.

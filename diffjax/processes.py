@@ -336,8 +336,17 @@ def bridge(process: Process, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array, 
     s, t = jnp.asarray(s), jnp.asarray(t)
     lost = _lost_fraction(s, t)
     variance_s = process.variance(s)
-    c_x = process.scale(t) / process.scale(s) * variance_s / process.variance(t)
+    c_x = _scale_ratio(process, s, t) * variance_s / process.variance(t)
     return process.scale(s) * lost, c_x, variance_s * lost
+
+
+def _scale_ratio(process: Process, s: Array, t: Array) -> Array:
+    """``scale(t) / scale(s)``; where both underflow every process decays like the OU one."""
+    scale_s = process.scale(s)
+    limits = jnp.finfo(scale_s.dtype)
+    underflow = scale_s < limits.tiny / limits.eps
+    ratio = process.scale(t) / jnp.where(underflow, 1, scale_s)
+    return jnp.where(underflow, jnp.exp(s - t), ratio)
 
 
 def _lost_fraction(s: Array, t: Array) -> Array:
@@ -352,4 +361,4 @@ def transition(process: Process, s: ArrayLike, t: ArrayLike) -> tuple[Array, Arr
     ``s <= t``.
     """
     s, t = jnp.asarray(s), jnp.asarray(t)
-    return process.scale(t) / process.scale(s), process.variance(t) * _lost_fraction(s, t)
+    return _scale_ratio(process, s, t), process.variance(t) * _lost_fraction(s, t)

@@ -164,7 +164,6 @@ def test_infinite_time_forgets_the_datum(name, t):
     assert float(variance) == pytest.approx(float(process.variance(0.8)), rel=1e-14)
 
 
-@pytest.mark.xfail(strict=True, reason="c_x divides by scale(s), which underflows: 0/0")
 @pytest.mark.parametrize("name", BOUNDED)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_bridge_between_two_huge_times_stays_finite(name, dtype):
