@@ -375,7 +375,9 @@ def test_the_default_method_depends_on_the_model():
         backward(KEY, "network", x, times)
 
 
-@pytest.mark.parametrize("method", ["euler_maruyama", "adaptive_ode"])
+@pytest.mark.parametrize(
+    "method", ["euler_maruyama", pytest.param("adaptive_ode", marks=pytest.mark.slow)]
+)
 def test_observe_sees_every_state_after_its_step(method):
     model, times = score_model(gaussian_score(OU), OU), np.array([1.0, 0.7, 0.2, 0.0])
     x = jnp.ones((2, 5, 1))
@@ -424,7 +426,7 @@ def test_progress_is_reported_in_the_span_too():
     [
         (Diffusion(MIXTURE, OU), states(MIXTURE, OU, 1.4, 1), THREE),
         (Diffusion(CLOUD, OU), states(CLOUD, OU, 1.4, 1), THREE),
-        (SPAN, SPAN_X, SPAN_GRID),
+        pytest.param(SPAN, SPAN_X, SPAN_GRID, marks=pytest.mark.slow),
         (score_model(mixture_score, OU), states(MIXTURE, OU, 1.4, 1), THREE),
     ],
     ids=["mixture", "cloud", "span", "score"],
@@ -467,18 +469,23 @@ def test_jit_and_vmap():
     np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
-def test_float32_is_kept(strict):
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_float32_is_kept(name, strict):
+    # Traced only: a float64 that slips in would fail under strict promotion or in the loop.
     narrow = point_cloud(np.float32(SPAN_POINTS))
-    for model, x in (
-        (Diffusion(single(MIXTURE), OU), SPAN_X[:4, :1]),
-        (Diffusion(narrow, OU), SPAN_X[:4]),
-    ):
-        y, info = backward(KEY, model, jnp.asarray(x, jnp.float32), SPAN_GRID)
-        assert y.dtype == jnp.float32
-        assert bool(info.finite.all())
+    for data, dim in ((single(MIXTURE), 1), (single(CLOUD), 1), (narrow, 6)):
+        x = jax.ShapeDtypeStruct((4, dim), jnp.float32)
+        run = jax.eval_shape(
+            lambda x, data=data: backward(KEY, Diffusion(data, OU), x, SPAN_GRID, method=name)[0], x
+        )
+        assert run.dtype == jnp.float32
+        assert run.shape == (4, dim)
+    x = jnp.full((4, 1), 0.3, jnp.float32)
+    y, _ = backward(KEY, score_model(lambda x, t: -x, OU), x, SPAN_GRID, method="ddim")
+    assert y.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("setting", ["mixture", "span"])
+@pytest.mark.parametrize("setting", ["mixture", pytest.param("span", marks=pytest.mark.slow)])
 def test_two_devices_give_the_numbers_of_one(setting):
     devices = jax.devices()
     if len(devices) < 2:

@@ -32,35 +32,45 @@ def test_the_channel_is_that_of_the_process():
     np.testing.assert_allclose(diffusion.score(X, t), MIXTURE.score(X, scale, std), rtol=1e-10)
 
 
+@jax.jit
+def seen(diffusion, x):
+    return {
+        "density": diffusion.log_density(x, TIMES),
+        "score": diffusion.score(x, TIMES),
+        "classes": diffusion.class_log_posterior(x, TIMES),
+    }
+
+
 @pytest.mark.parametrize("data", [MIXTURE, CLOUD], ids=["mixture", "cloud"])
 def test_processes_see_the_same_posterior(data):
     # x_VE = e^t x_OU, F_VE = e^-t F; x_flow = (1 - u) e^t x_OU. One datum, three coordinates.
-    ou = Diffusion(data, PROCESSES[0])
-    mean, score = ou.denoise(X, TIMES), ou.score(X, TIMES)
-    density, classes = ou.log_density(X, TIMES), ou.class_log_posterior(X, TIMES)
+    want = seen(Diffusion(data, PROCESSES[0]), X)
     for process in PROCESSES[1:]:
         factor = process.scale(TIMES) * np.exp(TIMES)
-        other = Diffusion(data, process)
-        x = factor[:, None] * X
-        np.testing.assert_allclose(other.denoise(x, TIMES), mean, rtol=1e-9)
-        np.testing.assert_allclose(other.score(x, TIMES), score / factor[:, None], rtol=1e-8)
-        shifted = density - 3 * np.log(factor)
-        np.testing.assert_allclose(other.log_density(x, TIMES), shifted, rtol=1e-9)
-        np.testing.assert_allclose(
-            other.class_log_posterior(x, TIMES), classes, rtol=1e-8, atol=1e-12
-        )
+        got = seen(Diffusion(data, process), factor[:, None] * X)
+        np.testing.assert_allclose(got["score"], want["score"] / factor[:, None], rtol=1e-8)
+        np.testing.assert_allclose(got["density"], want["density"] - 3 * np.log(factor), rtol=1e-9)
+        np.testing.assert_allclose(got["classes"], want["classes"], rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("data", [MIXTURE, CLOUD], ids=["mixture", "cloud"])
+@pytest.mark.parametrize(
+    "data", [MIXTURE, pytest.param(CLOUD, marks=pytest.mark.slow)], ids=["mixture", "cloud"]
+)
 def test_score_jacobian_and_density_fit_together(data):
     diffusion = Diffusion(data, PROCESSES[0])
     jacobian = diffusion.jacobian(X, TIMES)
     assert jacobian.shape == (4, 3, 3)
-    derivative = jax.vmap(jax.jacfwd(diffusion.score))(X, TIMES)
-    np.testing.assert_allclose(jacobian, derivative, rtol=1e-7, atol=1e-9)
+
+    @jax.jit
+    def derivatives(diffusion, x, t):
+        return jax.vmap(
+            lambda x, t: (jax.jacfwd(diffusion.score)(x, t), jax.grad(diffusion.log_density)(x, t))
+        )(x, t)
+
+    of_score, of_density = derivatives(diffusion, X, TIMES)
+    np.testing.assert_allclose(jacobian, of_score, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(jacobian, np.swapaxes(jacobian, 1, 2), rtol=1e-9, atol=1e-10)
-    gradient = jax.vmap(jax.grad(diffusion.log_density))(X, TIMES)
-    np.testing.assert_allclose(diffusion.score(X, TIMES), gradient, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(diffusion.score(X, TIMES), of_density, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("data", [MIXTURE, CLOUD], ids=["mixture", "cloud"])
@@ -187,6 +197,14 @@ def test_transformations_and_dtype():
     single = Diffusion(narrow, PROCESSES[0]).score(X.astype(jnp.float32), TIMES)
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.xfail(strict=True, reason="has_density turns a traced comparison into a bool")
+def test_a_mixture_may_be_closed_over():
+    # What everyone writes; the record is a constant of the trace, not an argument.
+    diffusion = Diffusion(MIXTURE, PROCESSES[0])
+    got = jax.jit(lambda x: diffusion.score(x, TIMES))(X)
+    np.testing.assert_allclose(got, diffusion.score(X, TIMES), rtol=1e-12)
 
 
 def test_temperature_gradient_of_a_score():

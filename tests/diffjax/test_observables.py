@@ -177,41 +177,38 @@ def brute_force(points, labels, own, x, t):
 
 
 def test_collapse_curves_against_brute_force():
-    # Independent draws of the same expectations on one small cloud, 5 curves at 3 times, z < 4.
+    # Independent draws of the same expectations on one small cloud, 5 curves at 3 times, z < 4;
+    # then for one class alone, whose own points are drawn from that class.
     rng = np.random.default_rng(4)
     points, labels, n = rng.normal(size=(30, 5)) * 1.2, np.repeat([0, 1], [12, 18]), 4000
-    times = np.array([0.15, 0.5, 1.2])
-    diffusion, seen = Diffusion(point_cloud(points, labels), OU), []
-    curves = collapse_curves(KEY, diffusion, times, n, progress=lambda *done: seen.append(done))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-    np.testing.assert_array_equal(curves.unresolved, 0)
-    for i, t in enumerate(times):
-        own = rng.integers(0, 30, n)
-        x = np.exp(-t) * points[own] + np.sqrt(-np.expm1(-2 * t)) * rng.normal(size=(n, 5))
-        for found, value in zip(curves[:5], brute_force(points, labels, own, x, t)):
-            error = np.hypot(found.error[i], value.std() / np.sqrt(n))
-            assert abs(found.mean[i] - value.mean()) < 4 * error + 1e-12, (i, t)
-
-
-def test_collapse_of_a_condition_draws_its_own_points():
-    rng = np.random.default_rng(5)
-    points, labels = rng.normal(size=(16, 4)), np.repeat([0, 1], 8)
-    kept = Diffusion(point_cloud(points, labels).condition(1), OU)
-    alone = Diffusion(point_cloud(points[8:]), OU)
-    a, b = (collapse_curves(KEY, model, [0.6], 200) for model in (kept, alone))
-    for one, two in zip(a[:4], b[:4]):  # the same ranks, the same noise
-        np.testing.assert_allclose(one.mean, two.mean, rtol=1e-9)
+    times, seen = np.array([0.15, 0.5, 1.2]), []
+    cloud = point_cloud(points, labels)
+    for data, kept in ((cloud, np.arange(30)), (cloud.condition(1), np.arange(12, 30))):
+        curves = collapse_curves(
+            KEY, Diffusion(data, OU), times, n, progress=lambda *done: seen.append(done)
+        )
+        np.testing.assert_array_equal(curves.unresolved, 0)
+        for i, t in enumerate(times):
+            own = rng.integers(0, len(kept), n)
+            x = np.exp(-t) * points[kept][own]
+            x += np.sqrt(-np.expm1(-2 * t)) * rng.normal(size=(n, 5))
+            values = brute_force(points[kept], labels[kept], own, x, t)
+            for found, value in zip(curves[:5], values):
+                error = np.hypot(found.error[i], value.std() / np.sqrt(n))
+                assert abs(found.mean[i] - value.mean()) < 4 * error + 1e-9, (i, t)
+    assert seen == [(1, 3), (2, 3), (3, 3)] * 2
 
 
 def test_collapse_with_duplicates_is_finite():
-    points = np.random.default_rng(6).normal(size=(6, 3))
-    doubled = Diffusion(point_cloud(np.concatenate([points, points])), OU)
-    curves = collapse_curves(KEY, doubled, [1e-3], 200)
+    points = np.random.default_rng(6).normal(size=(15, 5))
+    doubled = point_cloud(np.concatenate([points, points]), np.repeat([0, 1], 15))
+    curves = collapse_curves(KEY, Diffusion(doubled, OU), [1e-3], 4000)
     # Every point shares its weight with its copy: w_own = 1/2 at small noise.
-    assert curves.excess_entropy.mean[0] == pytest.approx(np.log(2) / 3, rel=1e-6)
+    assert curves.excess_entropy.mean[0] == pytest.approx(np.log(2) / 5, rel=1e-6)
     assert curves.participation.mean[0] == pytest.approx(0.5, rel=1e-6)
     assert curves.leave_one_out.mean[0] == pytest.approx(0, abs=1e-9)
     assert curves.own_nearest.mean[0] == 1
+    assert curves.clone_agreement.mean[0] == pytest.approx(0.5, rel=1e-6)
 
 
 def average_over_sets(draw, times, sets, samples, fields):
@@ -253,7 +250,11 @@ COLLAPSE = [
 ]
 
 
-@pytest.mark.parametrize(("setting", "values", "errors"), COLLAPSE, ids=["d=32", "d=64"])
+@pytest.mark.parametrize(
+    ("setting", "values", "errors"),
+    [pytest.param(*COLLAPSE[0], marks=pytest.mark.slow), COLLAPSE[1]],
+    ids=["d=32", "d=64"],
+)
 def test_simulated_collapse_of_mixtures(setting, values, errors):
     # 12 data sets of 400 states at 3 times; both errors are known, 9 z-scores below 4.
     d, n, mean, variance = setting
@@ -269,7 +270,11 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize(("setting", "values", "error"), OWN, ids=["d=16", "d=64"])
+@pytest.mark.parametrize(
+    ("setting", "values", "error"),
+    [pytest.param(*OWN[0], marks=pytest.mark.slow), OWN[1]],
+    ids=["d=16", "d=64"],
+)
 def test_simulated_chance_that_the_own_point_is_nearest(setting, values, error):
     d, n, variance = setting
     times = isotropic_time(d, n, variance) * np.array([0.7, 1.0, 1.3])
