@@ -8,8 +8,10 @@ Every time ``t`` is the time of the Ornstein-Uhlenbeck process; see `diffjax.pro
 """
 
 from diffjax import observables, processes, schedules
+from diffjax.data.curie_weiss import curie_weiss, curie_weiss_of_pairs
 from diffjax.data.gaussian_mixture import gaussian_mixture
 from diffjax.data.point_cloud import point_cloud
+from diffjax.data.potts import potts
 from diffjax.diffusion import Diffusion
 from diffjax.dynamics.backward import backward
 from diffjax.dynamics.forward import forward
@@ -27,11 +29,14 @@ __all__ = [
     "Diffusion",
     "backward",
     "clones",
+    "curie_weiss",
+    "curie_weiss_of_pairs",
     "forward",
     "gaussian_mixture",
     "observables",
     "ornstein_uhlenbeck",
     "point_cloud",
+    "potts",
     "processes",
     "rectified_flow",
     "schedules",

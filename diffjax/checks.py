@@ -36,6 +36,30 @@ def floating(value: Any, name: str) -> jax.Array:
     return jax.numpy.asarray(array)
 
 
+def number(value: Any, name: str) -> float:
+    """``value`` as a finite Python float, for arguments that fix the size of a table.
+
+    Raises:
+        ValueError: if it is traced, not a number, NaN or infinite.
+    """
+    if not is_concrete(value):
+        raise ValueError(f"{name} must be a concrete number: it fixes the size of a table")
+    if np.ndim(value) or not np.isfinite(value):
+        raise ValueError(f"{name} must be one finite number, but is {value!r}")
+    return float(value)
+
+
+def count(value: Any, name: str) -> int:
+    """``value`` as a Python integer of one at least.
+
+    Raises:
+        ValueError: if it is traced, no integer, or below one.
+    """
+    if number(value, name) != int(value) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, but is {value!r}")
+    return int(value)
+
+
 def positive(value: Any, name: str) -> None:
     """Raise ``ValueError`` unless every concrete entry of ``value`` is above zero."""
     if is_concrete(value) and not np.all(np.asarray(value) > 0):

@@ -77,19 +77,11 @@ def stream(query: Query, blocks: PointBlocks, values, held: int, precision) -> S
     moment = None if values is None else jnp.zeros((batch, values.shape[-1]), dtype)
 
     def body(carry, block):
-        (peak, total, squares, moment), found = carry
+        sums, found = carry
         # Sums and candidates must see the same rounded logits: one is subtracted from the other.
         z = lax.optimization_barrier(logits(query, block, precision))
         found, best = update(found, lax.stop_gradient(z), block.start)
-        peak, old = jnp.maximum(peak, best), peak
-        p = jnp.exp(z - peak[:, None])
-        shrink = jnp.exp(old - peak)
-        total = total * shrink + p.sum(-1)
-        squares = squares * shrink**2 + (p * p).sum(-1)
-        if moment is not None:
-            gain = jnp.matmul(p, block.values.astype(dtype), precision=precision)
-            moment = moment * shrink[:, None] + gain
-        return ((peak, total, squares, moment), found), z if single else None
+        return (_enter(sums, z, best, block.values, precision), found), z if single else None
 
     carry, z = scan_blocks(body, ((lowest, zero, zero, moment), start), blocks, values)
     (peak, total, squares, moment), found = carry
@@ -98,6 +90,34 @@ def stream(query: Query, blocks: PointBlocks, values, held: int, precision) -> S
     value, index = found[0][:, :held], found[1][:, :held]
     index = jnp.where(value > lowest[:, None], index, blocks.log_weights.size)
     return Stream(peak, total, squares, moment, value, index, found[0][:, held])
+
+
+def plain_stream(query: Query, blocks: PointBlocks, values, precision):
+    """The sums `(peak, total, squares, moment)` of `Stream` alone, for logits that are accurate."""
+    batch, dtype = query.field.shape[0], query.field.dtype
+    zero = jnp.zeros((batch,), dtype)
+    lowest = jnp.full((batch,), jnp.finfo(dtype).min / 4, dtype)
+    moment = None if values is None else jnp.zeros((batch, values.shape[-1]), dtype)
+
+    def body(carry, block):
+        z = logits(query, block, precision)
+        return _enter(carry, z, lax.stop_gradient(z.max(-1)), block.values, precision), None
+
+    return scan_blocks(body, (lowest, zero, zero, moment), blocks, values)[0]
+
+
+def _enter(sums, z, best, values, precision):
+    """The running sums with the logits `z` `(B, c)` of one more block, whose maxima are `best`."""
+    peak, total, squares, moment = sums
+    peak, old = jnp.maximum(peak, best), peak
+    p = jnp.exp(z - peak[:, None])
+    shrink = jnp.exp(old - peak)
+    total = total * shrink + p.sum(-1)
+    squares = squares * shrink**2 + (p * p).sum(-1)
+    if moment is not None:
+        gain = jnp.matmul(p, values.astype(z.dtype), precision=precision)
+        moment = moment * shrink[:, None] + gain
+    return peak, total, squares, moment
 
 
 def scan_blocks(body, carry, blocks: PointBlocks, values=None):
@@ -244,6 +264,15 @@ def _rounding(query: Query, blocks: PointBlocks, index):
     norm = jnp.sqrt(2 * take_points(blocks.half_norms, index).astype(query.field.dtype)).max(-1)
     size = jnp.sqrt((query.field**2).sum(-1)) * norm + query.curvature * norm**2 / 2
     return lax.stop_gradient(SAFETY * eps * size)
+
+
+def accurate(query: Query, blocks: PointBlocks):
+    """Whether every logit and every `log Z` is within `TOLERANCE` without comparison, `()`."""
+    eps = jnp.finfo(query.field.dtype).eps
+    norm = jnp.sqrt(2 * blocks.half_norms.astype(query.field.dtype).max())
+    steep = jnp.sqrt((query.field**2).sum(-1)) * norm + query.curvature * norm**2 / 2
+    size = steep + ((query.centred / query.std[:, None]) ** 2).sum(-1) / 2
+    return lax.stop_gradient((SAFETY * eps * size).max() < TOLERANCE)
 
 
 def _coarse_logits(query: Query, blocks: PointBlocks, coarse: Stream):

@@ -17,7 +17,9 @@ of the best one, computed to one rounding of itself, and `delta_k = s (a_0 - a_k
 in which nothing large cancels. The candidates' coarse terms leave the sums and (3) replaces them.
 Where the terms left over are negligible they are set to zero instead of trusting a difference.
 
-Where more candidates matter than are held, a second pass holds `WIDE` of them; where that is
+Where the noise is large, the bound on the error of (1) is below the tolerance for every point, and
+nothing is compared again; this is decided for a whole batch, and only where no best points are asked
+for. Where more candidates matter than are held, a second pass holds `WIDE` of them; where that is
 still too few, the flag `unresolved` is raised. The second pass is taken by a whole batch as soon as
 one of its states needs it.
 """
@@ -51,8 +53,10 @@ from diffjax.posterior_stream import (
     WIDE,
     Fine,
     Stream,
+    accurate,
     below_pivot,
     largest,
+    plain_stream,
     scan_blocks,
     widened,
 )
@@ -127,7 +131,7 @@ def posterior_sums(
       values: "points" for the posterior mean of the points, None for no mean, `(n, v)` in the
         points' order (one-hot labels, say), or `(m, c, v)` from `block_values`.
       own: `(...)` integer index of a point in each row, for leave-one-out sums, or None.
-      top: number of best points to report (static); at most n are.
+      top: number of best points to report (static); at most n are. 0 is faster at large noise.
       refine: compare the best points by differences (static).
       precision: of matrix products, as in `jax.numpy.matmul` (static).
 
@@ -149,7 +153,16 @@ def _posterior_sums(blocks, x, scale, std, stacked, own, points, top, refine, pr
     def finish(coarse, fine):
         return _sums(query, blocks, coarse, fine, stacked, points, top)
 
-    result = widened(query, blocks, stacked, finish, max(HELD, top), refine, precision)
+    def refined():
+        return widened(query, blocks, stacked, finish, max(HELD, top), refine, precision)
+
+    def plain():
+        return _plain_sums(query, blocks, stacked, points, precision)
+
+    if top == 0 and own is None and refine:
+        result = lax.cond(accurate(query, blocks), plain, refined)
+    else:
+        result = refined()
     result = jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), result)
     return _cast(result, out)
 
@@ -221,6 +234,30 @@ def _sums(query, blocks, coarse: Stream, fine: Fine, stacked, points, top) -> Po
         log_own=fine.log_own,
         log_others=fine.log_others,
         unresolved=fine.unresolved,
+    )
+
+
+def _plain_sums(query, blocks, stacked, points, precision) -> PosteriorSums:
+    """What `_sums` returns without best points, from logits that need no comparison."""
+    peak, total, squares, moment = plain_stream(query, blocks, stacked, precision)
+    mean = residual = None
+    if moment is not None:
+        mean = moment / total[:, None]
+    if points:
+        residual = query.centred - query.scale[:, None] * mean
+        mean = mean + blocks.centre.astype(total.dtype)
+    ahead = 0.5 * ((query.centred / query.std[:, None]) ** 2).sum(-1)
+    log_normaliser = peak + jnp.log(total) - ahead
+    return PosteriorSums(
+        log_normaliser=log_normaliser,
+        mean=mean,
+        residual=residual,
+        participation=squares / total**2,
+        top_index=jnp.zeros((total.size, 0), jnp.int32),
+        top_log_weight=jnp.zeros((total.size, 0), total.dtype),
+        log_own=None,
+        log_others=None,
+        unresolved=~jnp.isfinite(log_normaliser),
     )
 
 

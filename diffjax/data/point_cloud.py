@@ -73,18 +73,18 @@ class PointCloud:
 
     def log_normaliser(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``log p(x)`` of the noised empirical measure, in nats, ``(...)``."""
-        sums = posterior_sums(self.blocks, x, scale, std, values=None)
+        sums = posterior_sums(self.blocks, x, scale, std, values=None, top=0)
         variance = jnp.square(jnp.asarray(std, x.dtype))
         return sums.log_normaliser - 0.5 * self.dim * jnp.log(2 * jnp.pi * variance)
 
     def score(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``-(x - scale E[a | x]) / std^2``, the residual free of cancellation."""
-        residual = cast(Array, posterior_sums(self.blocks, x, scale, std).residual)
+        residual = cast(Array, posterior_sums(self.blocks, x, scale, std, top=0).residual)
         return -residual / jnp.square(per_event(std, x))
 
     def denoise(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``sum_mu w_mu(x) a_mu``, shape of ``x``."""
-        return cast(Array, posterior_sums(self.blocks, x, scale, std).mean)
+        return cast(Array, posterior_sums(self.blocks, x, scale, std, top=0).mean)
 
     def sample_posterior(self, key: Array, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """A training point drawn with the weights (1), shape of ``x``."""
@@ -104,7 +104,8 @@ class PointCloud:
 
     def class_log_posterior(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``log p(c | x)``, ``(..., classes)``; -inf below the smallest weight of the dtype."""
-        sums = posterior_sums(self.blocks, x, scale, std, values=_one_hot(self, x.dtype))
+        one_hot = _one_hot(self, x.dtype)
+        sums = posterior_sums(self.blocks, x, scale, std, values=one_hot, top=0)
         weights = cast(Array, sums.mean)
         return jnp.log(weights / jnp.sum(weights, axis=-1, keepdims=True))
 

@@ -10,7 +10,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from scipy import stats
 
-from diffjax.posterior_points import exact_residual
+from diffjax.posterior_points import exact_residual, make_query
+from diffjax.posterior_stream import accurate
 from diffjax.posterior_sums import (
     block_points,
     block_values,
@@ -179,6 +180,30 @@ def test_values_and_no_values():
     np.testing.assert_array_equal(many.top_index, np.argsort(-log_w, axis=1)[:, :20])
 
 
+@pytest.mark.parametrize("chunk", [128, None])
+def test_large_noise_is_not_refined_and_small_noise_is(chunk):
+    """Without best points the comparison is skipped where the bound on rounding allows it."""
+    points, _, _, _, own = cloud(26, d=64, dtype=np.float32)
+    blocks = point_blocks(points, chunk=chunk)
+    noise = np.random.default_rng(3).normal(size=(6, 64))
+    verdicts = []
+    for variance in (0.9, 0.4, 1e-4):
+        scale, std = np.float32((1 - variance) ** 0.5), np.float32(variance**0.5)
+        x = (scale * points[own] + std * noise).astype(np.float32)
+        flat = np.ones(6, np.float32)
+        verdicts.append(bool(accurate(make_query(blocks, x, scale * flat, std * flat), blocks)))
+        _, log_w, log_normaliser = oracle(points, x, scale, std)
+        got, full = (posterior_sums(blocks, x, scale, std, top=top) for top in (0, 8))
+        assert np.abs(got.log_normaliser - log_normaliser).max() < nats(log_normaliser)
+        residual = x - scale * (np.exp(log_w) @ points.astype(np.float64))
+        atol = 2e-5 * float(std)  # a score, residual over variance, is of the order 1 / std
+        np.testing.assert_allclose(got.residual, residual, rtol=1e-5, atol=atol)
+        np.testing.assert_allclose(got.mean, full.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got.participation, np.exp(2 * log_w).sum(1), rtol=2e-4)
+        assert not got.unresolved.any()
+    assert verdicts == [True, True, False]
+
+
 def test_edges():
     points, x, scale, std, _ = cloud(7, dtype=np.float32)
     blocks = point_blocks(points, chunk=128)
@@ -289,13 +314,14 @@ def test_gradient_of_the_log_density_is_the_score_in_float32():
     np.testing.assert_allclose(mean(x, u)[1], scale / std**2 * product, rtol=2e-2, atol=2e-5)
 
 
-def test_derivatives_in_points_and_weights():
+@pytest.mark.parametrize("top", [0, pytest.param(8, marks=pytest.mark.slow)])
+def test_derivatives_in_points_and_weights(top):
     points, x, scale, std, _ = cloud(11, 140, 3, 4)
     log_weights = np.random.default_rng(3).normal(size=140)
 
     def total(points, log_weights):
         blocks = point_blocks(points, log_weights, chunk=128)
-        got = posterior_sums(blocks, x, scale, std)
+        got = posterior_sums(blocks, x, scale, std, top=top)
         return got.log_normaliser.sum() + (got.mean**2).sum()
 
     slopes = jax.jit(jax.grad(total, (0, 1)))(points, log_weights)
