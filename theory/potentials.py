@@ -291,15 +291,19 @@ def _time_of_amplitude(mean_norm: ArrayLike, amplitude: Array, temperature: Arra
     return jnp.where(exists, jnp.log(jnp.where(exists, ratio, 2)), jnp.nan)
 
 
-def _spinodal_kernel(classes: Array) -> Array:
-    more = classes > 2
-    k = jnp.where(more, classes, 3)
+def spinodal_argument(k: Array) -> Array:
+    """Positive root s of (7) for a scalar number of classes above two."""
 
     def excess(s: Array) -> Array:  # (7) over s^2 removes the double root at the origin
         return (jnp.expm1(s) - (k - 1) * jnp.expm1(-s) - k * s) / s**2
 
-    lower, upper = 1.5 * (k - 2) / k, 2 * jnp.log(k) + 2
-    s = find_root(excess, lower, upper).value
+    return find_root(excess, 1.5 * (k - 2) / k, 2 * jnp.log(k) + 2).value
+
+
+def _spinodal_kernel(classes: Array) -> Array:
+    more = classes > 2
+    k = jnp.where(more, classes, 3)
+    s = spinodal_argument(k)
     squared = (k - 1) / (2 * k) * s * (jnp.exp(s) + k - 1) / jnp.expm1(s)
     return jnp.sqrt(jnp.where(more, squared, (classes - 1) / 2))
 
