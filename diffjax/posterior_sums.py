@@ -17,11 +17,11 @@ of the best one, computed to one rounding of itself, and `delta_k = s (a_0 - a_k
 in which nothing large cancels. The candidates' coarse terms leave the sums and (3) replaces them.
 Where the terms left over are negligible they are set to zero instead of trusting a difference.
 
-Where the noise is large, the bound on the error of (1) is below the tolerance for every point, and
-nothing is compared again; this is decided for a whole batch, and only where no best points are asked
-for. Where more candidates matter than are held, a second pass holds `WIDE` of them; where that is
-still too few, the flag `unresolved` is raised. The second pass is taken by a whole batch as soon as
-one of its states needs it.
+Where the noise is large, the bound on the error of (1) is below the tolerance for every point and
+nothing is compared again; this is decided for a whole batch, and only where no best points are
+asked for. Where more candidates matter than are held, a second pass holds `WIDE` of them; where
+that is still too few, the flag `unresolved` is raised. The second pass is taken by a whole batch as
+soon as one of its states needs it.
 """
 
 from dataclasses import dataclass

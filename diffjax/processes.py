@@ -29,12 +29,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from diffjax import checks, records
+from diffjax.noise import normal
 
 
 @runtime_checkable
@@ -315,7 +315,7 @@ def perturb(key: Array, process: Process, a: Array, t: ArrayLike) -> Array:
     """
     t = jnp.asarray(t, a.dtype)
     shape = jnp.broadcast_shapes(a.shape, (*t.shape, 1))
-    noise = jax.random.normal(key, shape, a.dtype)
+    noise = normal(key, shape, a.dtype)
     return process.scale(t)[..., None] * a + process.std(t)[..., None] * noise
 
 

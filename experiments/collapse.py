@@ -22,6 +22,7 @@ import numpy as np
 
 import diffjax
 import theory.collapse
+from diffjax.noise import normal
 from diffjax.observables import mean_and_error
 from diffjax.observables.collapse import collapse_curves
 from experiments import inputs, published
@@ -136,7 +137,7 @@ def _information_density(
     process, dim = diffusion.process, diffusion.dim
     key_data, key_noise = jax.random.split(key)
     data = diffusion.data.sample(key_data, rows)
-    noise = jax.random.normal(key_noise, data.shape, data.dtype)
+    noise = normal(key_noise, data.shape, data.dtype)
     x = process.scale(t) * data + process.std(t) * noise
     channel = 0.5 * jnp.sum(jnp.square(noise), axis=-1)
     channel = channel + 0.5 * dim * jnp.log(2 * jnp.pi * jnp.square(process.std(t)))

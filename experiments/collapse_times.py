@@ -25,6 +25,7 @@ import diffjax
 import theory.channel
 import theory.collapse
 from diffjax import schedules
+from diffjax.noise import normal
 from diffjax.observables.collapse import collapse_curves, last_change_time, nearest_point
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
@@ -120,7 +121,7 @@ def _over_sets(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _gaussian_points(key: jax.Array, size: tuple[int, int, float], dtype: str) -> jax.Array:
     dim, n, variance = size
-    return jnp.sqrt(jnp.asarray(variance, dtype)) * jax.random.normal(key, (n, dim), dtype)
+    return jnp.sqrt(jnp.asarray(variance, dtype)) * normal(key, (n, dim), dtype)
 
 
 def _paths(key: jax.Array, size: tuple[int, int, float], t_c: float, config: Config) -> Curves:

@@ -87,7 +87,11 @@ class Session:
             return None
         from tqdm import tqdm
 
-        bar = tqdm(total=None, desc=label, file=sys.stderr, leave=False, delay=1.0)
+        # a log file gets a line now and then, not an animation
+        interval = 0.1 if sys.stderr.isatty() else 20.0
+        bar = tqdm(
+            total=None, desc=label, file=sys.stderr, leave=False, delay=1.0, mininterval=interval
+        )
 
         def update(done: int, total: int) -> None:
             bar.total = total

@@ -31,6 +31,7 @@ from jax.typing import ArrayLike
 
 from diffjax import checks, records
 from diffjax.data.base import per_event
+from diffjax.noise import normal
 
 _UNROLL = 8  # components that are fused into one loop body
 
@@ -81,7 +82,7 @@ class GaussianMixture:
         scale, std = jnp.asarray(scale, dtype), jnp.asarray(std, dtype)
         index = jax.random.categorical(key_index, self.log_weights, shape=(n,))
         diagonal = jnp.square(std) + jnp.square(scale) * self.variances
-        noise = jax.random.normal(key_noise, (n, self.dim), dtype)
+        noise = normal(key_noise, (n, self.dim), dtype)
         x = scale * self.means[index] + jnp.sqrt(diagonal)[index] * noise
         if self.factors is None:
             return x
@@ -118,14 +119,14 @@ class GaussianMixture:
         index = jax.random.categorical(key_index, relative, axis=-1)
         chosen = jax.nn.one_hot(index, self.means.shape[0], dtype=x.dtype)
         scale_, std_ = per_event(scale, x), per_event(std, x)
-        noise = jax.random.normal(key_a, x.shape, x.dtype)
+        noise = normal(key_a, x.shape, x.dtype)
         if self.factors is None:
             variance = self.variances[index]
             diagonal = jnp.square(std_) + jnp.square(scale_) * variance
             spread = std_ * jnp.sqrt(variance / diagonal) * noise
             return self._mean(x, scale, std, chosen) + spread
         prior = noise * jnp.sqrt(self.variances)[index] + _factor_noise(self, key_factor, index)
-        observed = scale_ * prior + std_ * jax.random.normal(key_z, x.shape, x.dtype)
+        observed = scale_ * prior + std_ * normal(key_z, x.shape, x.dtype)
 
         def contribution(component: _Component, weight: Array) -> Array:
             gap = x - scale_ * component.mean - observed
@@ -271,7 +272,7 @@ def _by_class(mixture: GaussianMixture, log_weights: Array) -> Array:
 def _factor_noise(mixture: GaussianMixture, key: Array, index: Array) -> Array:
     """``F_c eta`` with ``eta ~ N(0, I_r)`` for each row's component."""
     factors = cast(Array, mixture.factors)
-    eta = jax.random.normal(key, (*index.shape, factors.shape[-1]), factors.dtype)
+    eta = normal(key, (*index.shape, factors.shape[-1]), factors.dtype)
     chosen = jax.nn.one_hot(index, mixture.means.shape[0], dtype=eta.dtype)
 
     def contribution(component: _Component, weight: Array) -> Array:

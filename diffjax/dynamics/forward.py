@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from diffjax import checks, processes
 from diffjax.data.base import per_event
 from diffjax.dynamics.scan import Observe, run_steps
+from diffjax.noise import normal
 from diffjax.processes import Process
 
 
@@ -46,7 +47,7 @@ def _run(
 ) -> tuple[Array, Any]:
     def step(key: Array, x: Array, s: Array, t: Array) -> tuple[Array, None]:
         factor, variance = processes.transition(process, s, t)
-        noise = jax.random.normal(key, x.shape, x.dtype)
+        noise = normal(key, x.shape, x.dtype)
         return per_event(factor, x) * x + per_event(jnp.sqrt(variance), x) * noise, None
 
     return run_steps(step, key, x, times, observe=observe)

@@ -35,6 +35,7 @@ from diffjax import processes, records
 from diffjax.data.base import per_event
 from diffjax.diffusion import denoise_at, score_at
 from diffjax.dynamics.scan import Step
+from diffjax.noise import normal
 from diffjax.processes import Process
 
 
@@ -149,7 +150,7 @@ def _exact_step(_: Method, model: Any) -> Step:
         process = model.process
         a = model.data.sample_posterior(key_a, x, process.scale(t), process.std(t))
         mean, std = _bridge(process, a, x, s, t)
-        return mean + std * jax.random.normal(key_z, x.shape, x.dtype), None
+        return mean + std * normal(key_z, x.shape, x.dtype), None
 
     return step
 
@@ -158,7 +159,7 @@ def _ancestral_step(_: Method, model: Any) -> Step:
     def step(key: Array, x: Array, t: Array, s: Array) -> tuple[Array, Any]:
         a = denoise_at(model, x, t)
         mean, std = _bridge(model.process, a, x, s, t)
-        return mean + std * jax.random.normal(key, x.shape, x.dtype), a
+        return mean + std * normal(key, x.shape, x.dtype), a
 
     return step
 
@@ -200,7 +201,7 @@ def _euler_maruyama_step(method: Any, model: Any) -> Step:
         h = per_event(t - s, x)
         g = per_event(processes.diffusion_coefficient(process, t), x)
         pull = 0.5 * (1 + jnp.square(noise)) * jnp.square(g) * score_at(model, x, t)
-        kick = noise * g * jnp.sqrt(h) * jax.random.normal(key, x.shape, x.dtype)
+        kick = noise * g * jnp.sqrt(h) * normal(key, x.shape, x.dtype)
         return x + h * (pull - processes.drift(process, x, t)) + kick, None
 
     return step

@@ -23,6 +23,7 @@ from diffjax import processes
 from diffjax.data.base import per_event
 from diffjax.data.point_cloud import PointCloud
 from diffjax.diffusion import Diffusion
+from diffjax.noise import normal
 from diffjax.posterior_sums import point_blocks
 from diffjax.processes import Process
 
@@ -75,7 +76,7 @@ def out_of_span(
     """Full states at ``end`` of trajectories that began at ``start``: ``x_perp`` jumps at once."""
     basis, x = frame.basis, frame.x_perp
     _, c_x, variance = processes.bridge(process, end, start)
-    noise = jax.random.normal(key, x.shape, x.dtype)
+    noise = normal(key, x.shape, x.dtype)
     inside = jnp.matmul(jnp.matmul(noise, basis.T, precision="highest"), basis, precision="highest")
     x_perp = per_event(c_x, x) * x + per_event(jnp.sqrt(variance), x) * (noise - inside)
     within = jnp.matmul(y, basis, precision="highest")
