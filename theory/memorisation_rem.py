@@ -15,21 +15,25 @@ for the other of two classes at :math:`\pm m` with :math:`|m|^2 = d\tilde\mu^2`.
    \alpha - \frac12 - \frac12\log(1 + u) & t \ge t_C \\ -\epsilon_\min(t) & t < t_C \end{cases}
    \tag{2}
 
-for the own class; both are :math:`-\frac12` at :math:`t_C`, and :math:`\psi_+ < -\frac12` below.
+for the own class; both are :math:`-\frac12` at :math:`t_C`, and :math:`\psi_+ < -\frac12` below, so
+that with the own point, of energy :math:`\frac12`, planted among them
+
+.. math:: \lim \tfrac1d E\log Z_{1..n} = \max(-\tfrac12, \psi_+). \tag{3}
+
 With :math:`s = \sigma^2 e^{-2t}` the energy carried at :math:`\lambda`, its inverse and the rate
 function of the own class are
 
 .. math:: \epsilon^*(\lambda) = \frac{\Delta^2 + 2\Delta s + \lambda s^2}{2(\Delta + \lambda
    s)^2}, \qquad
    \lambda^*(\epsilon) = \frac{s - 4\Delta\epsilon + A}{4s\epsilon}, \quad
-   A = \sqrt{s^2 + 8\epsilon\Delta(\Delta + s)}, \tag{3}
+   A = \sqrt{s^2 + 8\epsilon\Delta(\Delta + s)}, \tag{4}
 
-.. math:: f(\epsilon) = -g(\lambda^*) - \lambda^*\epsilon, \tag{4}
+.. math:: f(\epsilon) = -g(\lambda^*) - \lambda^*\epsilon, \tag{5}
 
 and :math:`f(\epsilon_\min) = \alpha`. Exact as :math:`d \to \infty` with :math:`\log n/d` fixed.
 
 Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), with the misprints of its appendix
-corrected (:math:`\lambda s^2` in the first of (3)).
+corrected (:math:`\lambda s^2` in the first of (4)).
 """
 
 import jax.numpy as jnp
@@ -38,6 +42,7 @@ from jax.typing import ArrayLike
 from theory import checks
 from theory.channel import signal_ratio, snr
 from theory.checks import Array, elementwise, floats
+from theory.cumulants import noncentral_chi_square
 from theory.rem import RandomEnergyState, random_energy_state
 
 
@@ -48,7 +53,7 @@ def memorisation_state(
     temperature: ArrayLike = 1.0,
     separation: ArrayLike = 0.0,
 ) -> RandomEnergyState:
-    r"""Free entropy, order parameter and lowest energy of the other training points.
+    r"""Free energy, order parameter and energy of the other training points.
 
     .. math:: \psi = \lim \tfrac1d E\log\sum_{\mu} e^{-E_\mu}
 
@@ -75,7 +80,7 @@ def memorisation_state(
     return RandomEnergyState(*values)
 
 
-def others_free_entropy(
+def others_free_energy(
     t: ArrayLike,
     alpha: ArrayLike,
     variance: ArrayLike,
@@ -100,7 +105,31 @@ def others_free_entropy(
 
     Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (2).
     """
-    return memorisation_state(t, alpha, variance, temperature, separation).free_entropy
+    return memorisation_state(t, alpha, variance, temperature, separation).free_energy
+
+
+def all_points_free_energy(
+    t: ArrayLike, alpha: ArrayLike, variance: ArrayLike, temperature: ArrayLike = 1.0
+) -> Array:
+    r"""Log weight per coordinate of all training points, the own one planted among them.
+
+    .. math:: \lim \tfrac1d E\log Z_{1..n} = \max(-\tfrac12, \psi_+(t))
+
+    Half more than it is the empirical excess entropy, which is 0 below the collapse time. With a
+    kink there, where each side takes half of the derivative.
+
+    Args:
+        t: time, positive; arguments broadcast.
+        alpha: logarithm of the number of points per coordinate.
+        variance: variance per coordinate, positive.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (3).
+    """
+    return jnp.maximum(-0.5, others_free_energy(t, alpha, variance, temperature))
 
 
 def leave_one_out_excess_entropy(
@@ -123,7 +152,7 @@ def leave_one_out_excess_entropy(
 
     Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (2).
     """
-    return 0.5 + others_free_entropy(t, alpha, variance, temperature)
+    return 0.5 + others_free_energy(t, alpha, variance, temperature)
 
 
 def typical_energy(
@@ -143,7 +172,7 @@ def typical_energy(
     Raises:
         ValueError: for concrete arguments out of range.
 
-    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), corrected; (3).
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), corrected; (4).
     """
     _require(t, variance, temperature)
     tilt, t, variance, temperature = floats(tilt, t, variance, temperature)
@@ -168,7 +197,7 @@ def energy_tilt(
     Raises:
         ValueError: for concrete arguments out of range.
 
-    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (3).
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); (4).
     """
     _require(t, variance, temperature)
     checks.require_positive("energy", energy, "energies are squared distances")
@@ -195,12 +224,12 @@ def energy_rate(
     Raises:
         ValueError: for concrete arguments out of range.
 
-    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), corrected; (4).
+    Source: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491), corrected; (5).
     """
     tilt = energy_tilt(energy, t, variance, temperature)
     energy, t, variance, temperature = floats(energy, t, variance, temperature)
     u = signal_ratio(t, variance, temperature)
-    return -_cumulant(tilt, u, 1 + u) - tilt * energy
+    return -noncentral_chi_square(u, 1 + u)(tilt) - tilt * energy
 
 
 def _require(t: ArrayLike, variance: ArrayLike, temperature: ArrayLike) -> None:
@@ -209,17 +238,12 @@ def _require(t: ArrayLike, variance: ArrayLike, temperature: ArrayLike) -> None:
     checks.require_temperature(temperature)
 
 
-def _cumulant(tilt: Array, u: Array, distance: Array) -> Array:
-    return -0.5 * jnp.log1p(tilt * u) - 0.5 * tilt * distance / (1 + tilt * u)
-
-
 def _state_kernel(
     t: Array, alpha: Array, variance: Array, temperature: Array, separation: Array
-) -> tuple[Array, Array, Array]:
+) -> RandomEnergyState:
     u = signal_ratio(t, variance, temperature)
     distance = 1 + u + separation * snr(t, temperature)
-    state = random_energy_state(lambda tilt: _cumulant(tilt, u, distance), alpha, 1.0 + 0 * alpha)
-    return state.free_entropy, state.order, state.lowest_energy
+    return random_energy_state(jnp.ones_like(t), alpha, noncentral_chi_square(u, distance))
 
 
 _state = elementwise(_state_kernel)

@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from theory import associative_memory as memory
 from theory import (
     channel,
     clone_agreement,
     collapse,
     excess_entropy,
+    finite_random_energy,
     finite_size,
+    grem,
     kernel_density,
     memorisation_rem,
     potentials,
@@ -18,6 +21,7 @@ from theory import (
     rem,
     speciation,
 )
+from theory.cumulants import noncentral_chi_square as chi_square
 
 SPECTRUM = np.array([2.0, 0.7, 0.3, 0.1])
 THIRDS = np.array([0.2, 0.3, 0.5])
@@ -126,7 +130,7 @@ FUNCTIONS = {
         (0.3, 3.0, 8.0, 2.0, 0.4, 0.6),
     ),
     "memorisation_state": (memorisation_rem.memorisation_state, (0.15, 0.3, 0.4, 0.6, 0.5)),
-    "others_free_entropy": (memorisation_rem.others_free_entropy, (0.9, 0.3, 0.4, 0.6, 0.5)),
+    "others_free_energy": (memorisation_rem.others_free_energy, (0.9, 0.3, 0.4, 0.6, 0.5)),
     "leave_one_out_excess_entropy": (
         memorisation_rem.leave_one_out_excess_entropy,
         (0.15, 0.3, 0.4, 0.6),
@@ -134,11 +138,82 @@ FUNCTIONS = {
     "typical_energy": (memorisation_rem.typical_energy, (0.5, 0.7, 0.4, 0.6)),
     "energy_tilt": (memorisation_rem.energy_tilt, (0.3, 0.7, 0.4, 0.6)),
     "energy_rate": (memorisation_rem.energy_rate, (0.3, 0.7, 0.4, 0.6)),
-    "gaussian_free_entropy": (rem.gaussian_free_entropy, (0.7, 0.6, 1.3)),
+    "gaussian_free_energy": (rem.gaussian_free_energy, (0.7, 0.6, 1.3)),
     "participation_moment": (rem.participation_moment, (2.5, 0.6)),
     "squared_participation": (rem.squared_participation, (0.6,)),
-    "kernel_widths": (kernel_density.kernel_widths, (0.3,)),
-    "kernel_participation": (kernel_density.kernel_participation, (0.6, 0.3)),
+    "thresholds": (kernel_density.thresholds, (0.3,)),
+    "kernel_participation": (kernel_density.kernel_participation, (0.6, 0.3, 1.2)),
+    "all_points_free_energy": (
+        memorisation_rem.all_points_free_energy,
+        (0.9, 0.3, 0.4, 0.6),
+    ),
+    "random_energy_state": (
+        lambda beta, alpha, *law: rem.random_energy_state(beta, alpha, chi_square(*law)),
+        (2.7, 0.3, 0.4, 0.6),
+    ),
+    "free_energy_above_condensation": (
+        lambda beta, alpha, *law: rem.free_energy(beta, alpha, chi_square(*law)),
+        (0.7, 0.3, 0.4, 0.6),
+    ),
+    "planted_free_energy": (
+        lambda beta, alpha, u, rho, energy: rem.planted_free_energy(
+            beta, alpha, chi_square(u, rho), energy
+        ),
+        (2.7, 0.3, 0.4, 0.6, -0.1),
+    ),
+    "condensation": (
+        lambda alpha, *law: rem.condensation(alpha, chi_square(*law)),
+        (0.3, 0.4, 0.6),
+    ),
+    "entropy": (
+        lambda lam, alpha, *law: rem.entropy(lam, alpha, chi_square(*law)),
+        (0.7, 0.3, 0.4, 0.6),
+    ),
+    "rate_function": (
+        lambda energy, *law: rem.rate_function(energy, chi_square(*law)),
+        (0.2, 0.4, 0.6),
+    ),
+    "finite_size_lowest_energy": (
+        lambda size, alpha, *law: rem.finite_size_lowest_energy(size, alpha, chi_square(*law)),
+        (30.0, 0.3, 0.4, 0.6),
+    ),
+    "finite_size_free_energy": (
+        lambda beta, size, alpha, *law: rem.finite_size_free_energy(
+            beta, size, alpha, chi_square(*law)
+        ),
+        (12.0, 30.0, 0.3, 0.4, 0.6),
+    ),
+    "gaussian_partition_averages": (
+        finite_random_energy.gaussian_partition_averages,
+        (2.3, 4.0),
+    ),
+    "tree_log_partition": (
+        finite_random_energy.tree_log_partition,
+        (np.array([1.3, 2.3]), np.array([3.0, 2.0])),
+    ),
+    "grem_free_energy": (
+        grem.free_energy,
+        (1.6, np.array([0.2, 0.5, 0.3]), np.array([0.9, 0.3, 0.4])),
+    ),
+    "freezing": (grem.freezing, (np.array([0.2, 0.5, 0.3]), np.array([0.9, 0.3, 0.4]))),
+    "stability_index": (kernel_density.stability_index, (0.6, 0.3)),
+    "kullback_leibler": (kernel_density.kullback_leibler, (0.6, 0.3)),
+    "kullback_leibler_wide": (kernel_density.kullback_leibler, (2.6, 0.3)),
+    "retrieval_threshold": (
+        lambda lam: [memory.retrieval_threshold(lam, p) for p in memory.PATTERNS],
+        (0.7,),
+    ),
+    "all_patterns_threshold": (memory.all_patterns_threshold, (0.7,)),
+    "attraction_capacity": (
+        lambda lam: [memory.attraction_capacity(lam, p) for p in memory.PATTERNS],
+        (0.7,),
+    ),
+    "collapse_capacity": (
+        lambda lam: [memory.collapse_capacity(lam, p) for p in memory.PATTERNS],
+        (0.7,),
+    ),
+    "memory_energy": (memory.energy, (SPECTRUM, np.eye(3, 4), 0.7)),
+    "memory_energy_gradient": (memory.energy_gradient, (SPECTRUM, np.eye(3, 4), 0.7)),
 }
 
 
@@ -192,7 +267,7 @@ def test_single_precision_stays_single(name, strict):
 
 @pytest.mark.parametrize(
     "name",
-    ["clone_agreement", "mixture_collapse_time", "nearest_is_own_probability", "kernel_widths"],
+    ["clone_agreement", "mixture_collapse_time", "nearest_is_own_probability", "thresholds"],
 )
 def test_single_precision_is_close(name, strict):
     function, arguments = FUNCTIONS[name]
@@ -291,7 +366,7 @@ BAD = [
     (channel.information_from_noise_loss, (np.ones(3), np.ones(2)), "shapes"),
     (memorisation_rem.energy_rate, (-0.3, 0.7, 0.4), "energy=-0.3"),
     (rem.participation_moment, (1.0, 0.5), "power must be above 1"),
-    (kernel_density.kernel_widths, (-0.1,), "alpha=-0.1"),
+    (kernel_density.thresholds, (-0.1,), "alpha=-0.1"),
 ]
 
 
