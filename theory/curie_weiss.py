@@ -54,8 +54,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from theory import checks
-from theory.biased_sign import sign_entropy, sign_information
-from theory.checks import Array, elementwise, floats
+from theory.biased_sign import sign_information, snr_of_sign_information
+from theory.checks import Array, floats
 from theory.clone_agreement import mixture_kappa, weighted_clone_agreement
 from theory.curie_weiss_finite import (
     asymptotic_top_eigenvalue,
@@ -63,6 +63,7 @@ from theory.curie_weiss_finite import (
     exact_class_weight,
     exact_overlap_potential,
     log_partition,
+    overlap_clone_agreement,
     spectral_speciation_time,
     static_speciation_time,
     top_eigenvalue,
@@ -79,11 +80,9 @@ from theory.curie_weiss_magnet import (
     landau_free_energy,
     magnetization,
     magnetization_branches,
-    spin_variance,
     spinodal_field,
     susceptibility,
 )
-from theory.roots import find_root
 
 __all__ = [
     "Branches",
@@ -108,6 +107,7 @@ __all__ = [
     "log_partition",
     "magnetization",
     "magnetization_branches",
+    "overlap_clone_agreement",
     "overlap_potential",
     "spectral_speciation_time",
     "spinodal_field",
@@ -200,7 +200,8 @@ def collapse_time(
     checks.require_positive("alpha", alpha, "pass log(n)/d of at least two points")
     checks.require_temperature(temperature)
     alpha, beta, field, temperature = floats(alpha, *arguments(beta, field), temperature)
-    return _collapse(alpha, effective_field(beta, field), temperature)
+    ratio = snr_of_sign_information(alpha, effective_field(beta, field))
+    return 0.5 * jnp.log1p(1 / (temperature * ratio))
 
 
 def class_weight(beta: ArrayLike, field_total: ArrayLike = 0.0) -> Array:
@@ -268,8 +269,9 @@ def clone_agreement(
     .. math:: \phi = \sum_\pm w_\pm E_z\Big[\tfrac12
        + \tfrac12\tanh^2(\pm\kappa^2 + \kappa z + h_0m^*)\Big]
 
-    The error is O(1/d) where beta is away from 1, and large and negative near it. NaN for
-    beta <= 1, where there are no classes.
+    The error is O(1/d) where beta is away from 1, about -0.35/d at kappa = 1 for beta = 1.5, and
+    large and negative near it, where `overlap_clone_agreement` still holds. NaN for beta <= 1,
+    where there are no classes.
 
     Args:
         t: time; arguments broadcast.
@@ -387,21 +389,3 @@ def _resolved_snr(t: Array, temperature: Array) -> Array:
     signal, noise = jnp.exp(-2 * t), -temperature * jnp.expm1(-2 * t)
     resolved = _SATURATED * noise > signal
     return jnp.where(resolved, signal / jnp.where(resolved, noise, 1), _SATURATED)
-
-
-def _collapse_kernel(alpha: Array, x: Array, temperature: Array) -> Array:
-    limit = sign_entropy(x)
-    exists = alpha < limit * (1 - 8 * jnp.finfo(alpha.dtype).eps)
-    level = jnp.where(exists, alpha, 0.5 * limit)
-
-    def excess(u: Array) -> Array:  # u = log snr
-        return sign_information(jnp.exp(u), x) - level
-
-    # I <= log(1 + s(1 - m^2))/2 from below; what is missing from above is at most e^(-s/2)
-    lower = jnp.log(jnp.expm1(2 * level) / spin_variance(x)) - 1e-6
-    u = find_root(excess, lower, jnp.log(100 + 4 * jnp.abs(x))).value
-    time = 0.5 * jax.nn.softplus(-u - jnp.log(temperature))
-    return jnp.where(exists, time, 0)
-
-
-_collapse = elementwise(_collapse_kernel)

@@ -337,13 +337,15 @@ def _others_kernel(beta: Array, field: Array) -> tuple[Array, Array]:
     exists = ordered & (strength < limit)
     strength = jnp.where(exists, strength, 0)
 
-    def excess(y: Array) -> Array:  # y = -x of the states that oppose the field
+    def excess(y: Array) -> Array:  # y = -x where x opposes the field; free of the root at zero
+        return _x_coth_x_minus_one(y) + strength / jnp.tanh(y) - (beta - 1)
+
+    def barrier(y: Array) -> Array:  # includes it: the barrier without a field
         return beta * jnp.tanh(y) - y - strength
 
-    lower, upper = jnp.stack([x, 0 * x]), jnp.stack([beta, x])
-    y = jax.vmap(lambda a, b: find_root(excess, a, b).value)(lower, upper)
-    roots = jnp.where(exists, -sign * jnp.tanh(y) + 0.0, jnp.nan)
-    return roots[0], roots[1]
+    roots = find_root(excess, x, beta).value, find_root(barrier, 0 * x, x).value
+    metastable, unstable = (-sign * jnp.tanh(y) + 0.0 for y in roots)
+    return jnp.where(exists, metastable, jnp.nan), jnp.where(exists, unstable, jnp.nan)
 
 
 def _spinodal_kernel(beta: Array) -> Array:
