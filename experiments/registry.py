@@ -39,4 +39,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2402.18491, fig. 4, 5",
         "1 min quick, 3 min paper",
     ),
+    "curie_weiss": Entry(
+        "speciation, bifurcation and information of Curie-Weiss spins, which are not Gaussian",
+        "2306.03518; 2402.18491",
+        "1 min quick, 10 min paper",
+    ),
 }
