@@ -1,5 +1,7 @@
 """What every public function promises: one registry, the same questions to each of its entries."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +9,18 @@ import pytest
 
 from theory import associative_memory as memory
 from theory import (
+    bessel,
+    biased_sign,
     channel,
     clone_agreement,
     collapse,
+    curie_weiss,
     excess_entropy,
     finite_random_energy,
     finite_size,
     grem,
     kernel_density,
+    mean_field,
     memorisation_rem,
     potentials,
     quadrature,
@@ -214,6 +220,65 @@ FUNCTIONS = {
     ),
     "memory_energy": (memory.energy, (SPECTRUM, np.eye(3, 4), 0.7)),
     "memory_energy_gradient": (memory.energy_gradient, (SPECTRUM, np.eye(3, 4), 0.7)),
+    "sign_entropy": (biased_sign.sign_entropy, (0.7,)),
+    "sign_information": (biased_sign.sign_information, (0.7, 0.4)),
+    "sign_mmse": (biased_sign.sign_mmse, (0.7, 0.4)),
+    "snr_of_sign_information": (biased_sign.snr_of_sign_information, (0.2, 0.4)),
+    "beta_of_pair_coupling": (curie_weiss.beta_of_pair_coupling, (0.7, 1.2)),
+    "magnetization": (curie_weiss.magnetization, (1.4, 0.05)),
+    "effective_field": (curie_weiss.effective_field, (1.4, -0.05)),
+    "magnetization_branches": (curie_weiss.magnetization_branches, (1.4, 0.05)),
+    "spinodal_field": (curie_weiss.spinodal_field, (1.4,)),
+    "susceptibility": (curie_weiss.susceptibility, (1.4, 0.05)),
+    "free_energy_density": (curie_weiss.free_energy_density, (1.4, 0.05)),
+    "landau_free_energy": (curie_weiss.landau_free_energy, (0.3, 1.4, 0.05)),
+    "landau_coefficients": (curie_weiss.landau_coefficients, (1.4, 0.05)),
+    "binary_entropy_of_magnetization": (
+        curie_weiss.binary_entropy_of_magnetization,
+        (1.4, 0.05),
+    ),
+    "log_partition": (partial(curie_weiss.log_partition, 12), (1.4, 0.05)),
+    "top_eigenvalue": (partial(curie_weiss.top_eigenvalue, 12), (1.4, 0.05)),
+    "asymptotic_top_eigenvalue": (curie_weiss.asymptotic_top_eigenvalue, (30.0, 1.4)),
+    "spectral_speciation_time": (
+        partial(curie_weiss.spectral_speciation_time, 12),
+        (1.4, 0.6),
+    ),
+    "static_speciation_time": (partial(curie_weiss.static_speciation_time, 12), (1.4, 0.6)),
+    "dynamic_speciation_time": (partial(curie_weiss.dynamic_speciation_time, 12), (1.4, 0.6)),
+    "exact_class_weight": (partial(curie_weiss.exact_class_weight, 12), (1.4, 0.3)),
+    "exact_overlap_potential": (
+        lambda mu, t, *law: curie_weiss.exact_overlap_potential(mu, t, 12, *law),
+        (0.7, 0.8, 1.4, 0.3, 0.6),
+    ),
+    "overlap_clone_agreement": (
+        lambda t, *law: curie_weiss.overlap_clone_agreement(t, 12, *law),
+        (0.8, 1.4, 0.3, 0.6),
+    ),
+    "curie_weiss_information": (curie_weiss.information, (0.3, 1.4, 0.05, 0.6)),
+    "entropy_density": (curie_weiss.entropy_density, (0.3, 1.4, 0.05, 0.6)),
+    "curie_weiss_collapse_time": (curie_weiss.collapse_time, (0.1, 1.4, 0.05, 0.6)),
+    "class_weight": (curie_weiss.class_weight, (1.4, 0.3)),
+    "clone_kappa": (curie_weiss.clone_kappa, (1.3, 30.0, 1.4, 0.6)),
+    "curie_weiss_clone_agreement": (
+        curie_weiss.clone_agreement,
+        (1.3, 30.0, 1.4, 0.3, 0.6),
+    ),
+    "magnet_overlap_potential": (
+        curie_weiss.overlap_potential,
+        (0.7, 1.3, 30.0, 1.4, 0.3, 0.6),
+    ),
+    "bifurcation": (curie_weiss.bifurcation, (1.1, 30.0, 1.4, 0.2, 0.6)),
+    "bessel_ratio": (bessel.bessel_ratio, (0.7, 2.3)),
+    "potts_transition": (mean_field.potts_transition, (3.5,)),
+    "potts_magnetization": (mean_field.potts_magnetization, (3.0, 2.85)),
+    "potts_free_energy": (mean_field.potts_free_energy, (0.4, 3.5, 2.85)),
+    "potts_class_norm": (mean_field.potts_class_norm, (30.0, 3.0, 2.85)),
+    "potts_top_eigenvalue": (mean_field.potts_top_eigenvalue, (30.0, 3.5, 3.9)),
+    "potts_speciation_time": (mean_field.potts_speciation_time, (30.0, 3.5, 3.9, 0.6)),
+    "rotor_magnetization": (mean_field.rotor_magnetization, (2.5, 3.9)),
+    "rotor_top_eigenvalue": (mean_field.rotor_top_eigenvalue, (30.0, 2.5, 3.9)),
+    "rotor_speciation_time": (mean_field.rotor_speciation_time, (30.0, 2.5, 3.9, 0.6)),
 }
 
 
