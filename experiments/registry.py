@@ -44,4 +44,19 @@ EXPERIMENTS: dict[str, Entry] = {
         "2306.03518; 2402.18491",
         "1 min quick, 10 min paper",
     ),
+    "potts": Entry(
+        "first-order ordering of three-colour Potts data, and clones above it",
+        "Wu 1982; 2306.03518",
+        "2 min quick, 20 min paper",
+    ),
+    "infer_times": Entry(
+        "transition times inferred from measured curves, calibrated; chains that stop mixing",
+        "2402.18491; 1804.06788",
+        "1 min quick, 5 min paper",
+    ),
+    "two_level": Entry(
+        "clustered data: clusters are memorised before samples, or both at once",
+        "2502.09578",
+        "1 min quick, 5 min paper",
+    ),
 }

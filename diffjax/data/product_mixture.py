@@ -61,8 +61,9 @@ class ProductMixture:
     def sample(self, key: Array, n: int) -> Array:
         """``n`` clean samples, ``(n, d k)``, by (1)."""
         key_field, key_sites = jax.random.split(key)
-        log_weights = jnp.broadcast_to(self.log_weights, (n, self.log_weights.shape[0]))
-        index = _draw_index(key_field, log_weights)
+        u = jax.random.uniform(key_field, (n,), self.log_weights.dtype)
+        cumulative = jnp.cumsum(jnp.exp(self.log_weights))
+        index = jnp.searchsorted(cumulative / cumulative[-1], u, side="right")
         p = jnp.exp(self.log_probabilities)[index][:, None, :]
         states = _draw_states(key_sites, jnp.broadcast_to(p, (n, self.sites, p.shape[-1])))
         return self.values[states].reshape(n, self.dim)

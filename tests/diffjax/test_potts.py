@@ -205,7 +205,7 @@ def test_float32(strict):
         (lambda: potts(4, 3, 1.0, [0.0, 1.0]), r"field has shape \(2,\), expected \(3,\)"),
         (lambda: potts(4, 3, 1.0, [0.0, 1.0, np.nan]), r"field holds 1 NaN"),
         (lambda: potts(10_000, 4, 3.0), r"more than 262144 points for 4 colours; take a small"),
-        (lambda: potts(400, 4, 3.0), r"the grid of v has \d+ points for 4 colours, more than"),
+        (lambda: potts(800, 4, 3.0), r"the grid of v has \d+ points for 4 colours, more than"),
     ],
 )
 def test_bad_input(call, message):

@@ -10,16 +10,41 @@ import numpy as np
 import pytest
 
 from diffjax import schedules
-from experiments import collapse, collapse_times, images, published, session, speciation
+from experiments import (
+    collapse,
+    collapse_times,
+    curie_weiss,
+    images,
+    potts,
+    published,
+    session,
+    speciation,
+)
 
 MODULES = {
     "speciation": speciation,
     "collapse": collapse,
     "collapse_times": collapse_times,
     "images": images,
+    "curie_weiss": curie_weiss,
+    "potts": potts,
 }
-CONTROLS = {"speciation": 3, "collapse": 3, "collapse_times": 3, "images": 2}
-EXACT = {"speciation": 3, "collapse": 2, "collapse_times": 2, "images": 2}
+CONTROLS = {
+    "speciation": 3,
+    "collapse": 3,
+    "collapse_times": 3,
+    "images": 2,
+    "curie_weiss": 3,
+    "potts": 3,
+}
+EXACT = {
+    "speciation": 3,
+    "collapse": 2,
+    "collapse_times": 2,
+    "images": 2,
+    "curie_weiss": 4,
+    "potts": 4,
+}
 
 
 def mnist():
@@ -245,6 +270,48 @@ def test_mnist_reproduces_the_reference_values(tmp_path):
     assert network.discrepancy < 0.03
     for comparison in report.comparisons:
         assert comparison.passed is not False, comparison.line()
+
+
+# Magnets ------------------------------------------------------------------------------------------
+
+
+def test_the_formula_for_clones_of_a_magnet_has_an_error_of_one_over_d(runs):
+    shift = runs("curie_weiss")[0].summary["shift_times_d"]
+    (small, large) = (shift[str(dim)] for dim in (16, 64))
+    assert small["value"] < -4 * small["error"]  # the formula is not exact at d = 16
+    assert abs(large["value"]) < abs(small["value"]) + 4 * large["error"]
+    # and the difference itself is smaller by the ratio of the sizes at least
+    assert abs(large["value"]) / 64 < 0.5 * abs(small["value"]) / 16
+
+
+def test_information_of_a_magnet_is_alpha_at_the_collapse_time(runs):
+    for alpha in curie_weiss.ALPHAS:
+        found = runs("curie_weiss")[0].summary[f"collapse_time_alpha{alpha:g}"]
+        # the 1/d term is removed, the next one (5% at d = 32) is not
+        assert abs(found["value"] - found["theory"]) < 0.1 * found["theory"]
+
+
+def test_minima_of_the_measured_potential(runs):
+    found = runs("curie_weiss")[0].summary["minima"]
+    assert found["exact"][0] > 3
+    assert found["exact"][-1] == 0
+    error = np.maximum(found["error"], 1e-9)
+    assert np.all(np.abs(found["value"] - found["exact"]) < 4 * error)
+
+
+def test_ordering_of_potts_data_tends_to_the_coexistence(runs):
+    found = runs("potts")[0].summary
+    gap = [found["beta_c"] - found[f"d{dim}"]["equal_weight"] for dim in (64, 512)]
+    assert 0 < gap[1] < 0.2 * gap[0]  # 1/8 for an exact 1/d
+    value = found["eigenvalue"]
+    assert abs(value["value"] - value["exact"]) < 4 * value["error"]
+    assert abs(value["exact"] / value["large_d"] - 1) < 0.1
+
+
+def test_curie_weiss_refuses_dims_that_are_not_doubled():
+    config = curie_weiss.Config(information_dims=(32, 48))
+    with pytest.raises(ValueError, match=r"information_dims must be d and 2d, got \(32, 48\)"):
+        curie_weiss.simulate(config, None)
 
 
 # Larger sizes -------------------------------------------------------------------------------------
