@@ -162,8 +162,10 @@ def product_mixture(
     group = _GROUP
     while group * span > _LOG_RANGE and group > 1:
         group //= 2
-    tables = (jnp.asarray(table, dtype) for table in (log_w, log_p, marginal, values))
-    return ProductMixture(*tables, sites, group)
+    return ProductMixture(
+        jnp.asarray(log_w, dtype), jnp.asarray(log_p, dtype), jnp.asarray(marginal, dtype),
+        jnp.asarray(values, dtype), sites, group,
+    )  # fmt: skip
 
 
 class _Channel:
