@@ -42,7 +42,7 @@ EXPERIMENTS: dict[str, Entry] = {
     "curie_weiss": Entry(
         "speciation, bifurcation and information of Curie-Weiss spins, which are not Gaussian",
         "2306.03518; 2402.18491",
-        "1 min quick, 10 min paper",
+        "2 min quick, 10 min paper",
     ),
     "potts": Entry(
         "first-order ordering of three-colour Potts data, and clones above it",
