@@ -15,10 +15,12 @@ from experiments import (
     collapse_times,
     curie_weiss,
     images,
+    infer_times,
     potts,
     published,
     session,
     speciation,
+    two_level,
 )
 
 MODULES = {
@@ -28,6 +30,8 @@ MODULES = {
     "images": images,
     "curie_weiss": curie_weiss,
     "potts": potts,
+    "infer_times": infer_times,
+    "two_level": two_level,
 }
 CONTROLS = {
     "speciation": 3,
@@ -36,6 +40,8 @@ CONTROLS = {
     "images": 2,
     "curie_weiss": 3,
     "potts": 3,
+    "infer_times": 3,
+    "two_level": 2,
 }
 EXACT = {
     "speciation": 3,
@@ -44,6 +50,8 @@ EXACT = {
     "images": 2,
     "curie_weiss": 4,
     "potts": 4,
+    "infer_times": 4,
+    "two_level": 2,
 }
 
 
