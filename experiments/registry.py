@@ -59,4 +59,14 @@ EXPERIMENTS: dict[str, Entry] = {
         "2502.09578",
         "1 min quick, 5 min paper",
     ),
+    "random_energy": Entry(
+        "random energies: free energy, participation and trees, exact at every size",
+        "Derrida 1981, 1985",
+        "30 s quick, 3 min paper",
+    ),
+    "kernel_density": Entry(
+        "kernel density estimates of a Gaussian: condensation, fluctuations, best width",
+        "2408.05807",
+        "30 s quick, 3 min paper",
+    ),
 }

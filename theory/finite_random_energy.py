@@ -31,19 +31,21 @@ of order :math:`\log N/N` that separate finite systems from `theory.rem` and `th
 Sources: Derrida, Phys. Rev. B 24, 2613 (1981); Derrida, Spohn, J. Stat. Phys. 51, 817 (1988) (5).
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.special import ndtr
+from jax.scipy.special import logsumexp, ndtr
 from jax.typing import ArrayLike
 
 from theory import checks
 from theory.checks import Array, elementwise, floats
 from theory.quadrature import gaussian_nodes
 
-_SPACING = 0.26  # the error (4) is 1e-16
+_SPACING = 0.5  # the error (4) is 3e-9
 _POINTS = 1024
 _LATTICE = 2048
 _NODES = 1025
@@ -64,18 +66,19 @@ class PartitionAverages(NamedTuple):
 
 
 def partition_averages(
-    log_weights: ArrayLike, probabilities: ArrayLike, log_count: ArrayLike
+    log_weights: ArrayLike, probabilities: ArrayLike, log_count: ArrayLike, *, points: int = _POINTS
 ) -> PartitionAverages:
     r"""Averages over many independent energies with a law given by a quadrature rule.
 
     .. math:: E\log Z, \quad E Y_2, \quad E Y_2^2, \qquad Z = \sum_{i=1}^M e^{b_i}
 
     Args:
-        log_weights: nodes of b, increasing, shape (..., J); spacings above 0.26 where the
+        log_weights: nodes of b, increasing, shape (..., J); spacings above 0.5 where the
             probability matters cost accuracy.
         probabilities: their weights of sum one, shape (..., J). Nodes must reach to tails far
             below 1/M.
         log_count: log M, not negative, shape (...).
+        points: points of the rule in u; the range they cover grows with that of b.
 
     Raises:
         ValueError: for shapes that do not fit and concrete arguments out of range.
@@ -90,7 +93,7 @@ def partition_averages(
             f"log_weights and probabilities have shapes {log_weights.shape} and "
             f"{probabilities.shape}, expected (..., J) both; pass one probability per node"
         )
-    return PartitionAverages(*_averages(log_weights, probabilities, log_count))
+    return PartitionAverages(*_averages(points)(log_weights, probabilities, log_count))
 
 
 def gaussian_partition_averages(deviation: ArrayLike, log_count: ArrayLike) -> PartitionAverages:
@@ -99,7 +102,7 @@ def gaussian_partition_averages(deviation: ArrayLike, log_count: ArrayLike) -> P
     .. math:: b = -\beta E \sim N(0, \sigma^2), \qquad \sigma = \beta\sqrt{N v}
 
     Args:
-        deviation: standard deviation :math:`\sigma` of b, positive, below 15; arguments broadcast.
+        deviation: standard deviation :math:`\sigma` of b, positive, below 29; arguments broadcast.
         log_count: log M, not negative, at most 25.
 
     Raises:
@@ -127,7 +130,7 @@ def tree_log_partition(deviations: ArrayLike, log_counts: ArrayLike) -> Array:
 
     Returns:
         Shape (...). NaN where the lattice does not resolve a level, which takes deviations of at
-        least 0.5 and of sum below 25 or so.
+        least 0.5 and of sum below 30 or so.
 
     Raises:
         ValueError: for concrete arguments out of range.
@@ -140,9 +143,12 @@ def tree_log_partition(deviations: ArrayLike, log_counts: ArrayLike) -> Array:
 
 
 def _averages_kernel(
-    nodes: Array, probabilities: Array, log_count: Array
+    nodes: Array, probabilities: Array, log_count: Array, points: int = _POINTS
 ) -> tuple[Array, Array, Array]:
-    u, spacing = _range(nodes, probabilities, log_count)
+    # Z in units of a value that it hardly ever falls below
+    unit = _crowd(nodes, probabilities, log_count)
+    nodes = nodes - unit
+    u, spacing = _range(nodes, probabilities, log_count, points)
     a = u[:, None] + nodes
     size = jnp.exp(a)
 
@@ -157,22 +163,33 @@ def _averages_kernel(
     log_partition = jnp.sum(jnp.exp(-jnp.exp(u)) - jnp.exp(count * log_survival))
     participation = count * jnp.sum(second * others)
     squares = count * jnp.sum(fourth * others + (count - 1) * second**2 * rest) / 6
-    resolved = spacing <= _SPACING
-    values = (log_partition, participation, squares)
-    first, middle, last = (jnp.where(resolved, spacing * value, jnp.nan) for value in values)
+    values = (unit + spacing * log_partition, spacing * participation, spacing * squares)
+    first, middle, last = (jnp.where(spacing <= _SPACING, v, jnp.nan) for v in values)
     return first, middle, last
 
 
-def _range(nodes: Array, probabilities: Array, log_count: Array) -> tuple[Array, Array]:
-    """Points u between which the integrands are not zero, and their spacing."""
+def _crowd(nodes: Array, probabilities: Array, log_count: Array) -> Array:
+    """A term that is missing among the M, with all larger ones, with probability exp(-39)."""
     nodes, probabilities, log_count = lax.stop_gradient((nodes, probabilities, log_count))
     above = jnp.cumsum(probabilities[::-1])[::-1]
-    # some fifty terms are larger than this one, unless there are fewer in all
-    crowd = jnp.max(jnp.where(above * jnp.exp(log_count) >= 50, nodes, nodes[0]))
-    lower = -jnp.maximum(nodes[-1] + log_count + _SMALL, _SMALL)
-    upper = jnp.maximum(2 - crowd, 4)
-    u = lower + (upper - lower) * jnp.linspace(0, 1, _POINTS, dtype=nodes.dtype)
-    return u, (upper - lower) / (_POINTS - 1)
+    missing = -jnp.exp(log_count) * jnp.log1p(-jnp.minimum(above, 1 - 1e-7))
+    return jnp.max(jnp.where(missing >= 39, nodes, nodes[0]))
+
+
+def _range(
+    nodes: Array, probabilities: Array, log_count: Array, points: int
+) -> tuple[Array, Array]:
+    """Points u between which the integrands are not zero, and their spacing."""
+    nodes, probabilities, log_count = lax.stop_gradient((nodes, probabilities, log_count))
+    # 1 - l^M is at most M E min(1, exp(u + b)), and that at most M exp(u) E exp(b)
+    mean = jnp.minimum(nodes[-1], logsumexp(nodes, b=probabilities))
+    loose = -_SMALL - jnp.maximum(mean + log_count, 0)
+    u = loose * jnp.linspace(1, 0, 64, dtype=nodes.dtype)
+    bound = log_count + jnp.log(jnp.exp(jnp.minimum(u[:, None] + nodes, 0)) @ probabilities)
+    lower = jnp.max(jnp.where((bound < -_SMALL) & (u < -_SMALL), u, loose))
+    upper = 4.0  # in units of the crowd
+    u = lower + (upper - lower) * jnp.linspace(0, 1, points, dtype=nodes.dtype)
+    return u, (upper - lower) / (points - 1)
 
 
 def _gaussian_kernel(deviation: Array, log_count: Array) -> tuple[Array, Array, Array]:
@@ -209,6 +226,11 @@ def _tree_kernel(deviations: Array, log_counts: Array) -> Array:
     return jnp.where(resolved, value, jnp.nan)
 
 
-_averages = elementwise(_averages_kernel, "(j),(j),()->(),(),()")
+@functools.cache
+def _averages(points: int) -> Callable[..., tuple[Array, Array, Array]]:
+    kernel = functools.partial(_averages_kernel, points=points)
+    return elementwise(kernel, "(j),(j),()->(),(),()")
+
+
 _gaussian = elementwise(_gaussian_kernel)
 _tree = elementwise(_tree_kernel, "(l),(l)->()")

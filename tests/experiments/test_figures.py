@@ -16,8 +16,10 @@ from experiments import (
     curie_weiss,
     images,
     infer_times,
+    kernel_density,
     potts,
     published,
+    random_energy,
     session,
     speciation,
     two_level,
@@ -32,6 +34,8 @@ MODULES = {
     "potts": potts,
     "infer_times": infer_times,
     "two_level": two_level,
+    "random_energy": random_energy,
+    "kernel_density": kernel_density,
 }
 CONTROLS = {
     "speciation": 3,
@@ -42,6 +46,8 @@ CONTROLS = {
     "potts": 3,
     "infer_times": 3,
     "two_level": 2,
+    "random_energy": 4,
+    "kernel_density": 2,
 }
 EXACT = {
     "speciation": 3,
@@ -52,6 +58,8 @@ EXACT = {
     "potts": 4,
     "infer_times": 4,
     "two_level": 2,
+    "random_energy": 5,
+    "kernel_density": 4,
 }
 
 
@@ -320,6 +328,54 @@ def test_curie_weiss_refuses_dims_that_are_not_doubled():
     config = curie_weiss.Config(information_dims=(32, 48))
     with pytest.raises(ValueError, match=r"information_dims must be d and 2d, got \(32, 48\)"):
         curie_weiss.simulate(config, None)
+
+
+# Random energies ----------------------------------------------------------------------------------
+
+
+def test_distance_of_random_energies_from_their_limit_is_of_order_log_n_over_n(runs):
+    entries = list(runs("random_energy")[0].summary["sizes"].values())
+    for entry in entries:
+        # the prediction leaves out terms of relative order log N / N
+        allowed = 1.5 * np.log(entry["size"]) / entry["size"]
+        assert abs(entry["ratio"] - 1) < allowed + 4 * entry["ratio_error"]
+    first, last = entries[0], entries[-1]
+    error = np.hypot(first["missing_error"], last["missing_error"])
+    assert first["missing"] - last["missing"] > 4 * error
+    # participation falls to that of the Poisson-Dirichlet law from above
+    for entry in entries:
+        excess = entry["participation"] - entry["participation_limit"]
+        assert -4 * entry["participation_error"] < excess < 0.2
+
+
+def test_random_energy_refuses_sizes_without_a_transition():
+    with pytest.raises(ValueError, match="both phases are measured"):
+        random_energy.temperatures(random_energy.Config(lowest=1.1))
+    with pytest.raises(ValueError, match="draws is 1"):
+        random_energy.temperatures(random_energy.Config(draws=1))
+
+
+# Kernel density -----------------------------------------------------------------------------------
+
+
+def test_kernel_estimates_approach_their_limit_with_the_dimension(runs):
+    first, *_, last = runs("kernel_density")[0].summary.values()
+    for key in ("participation_from_limit", "squares_from_limit"):
+        error = np.hypot(first[f"{key}_error"], last[f"{key}_error"])
+        assert first[key] - last[key] > 4 * error
+    # so does the best width, from above, and the diffusion root is another number
+    for entry in (first, last):
+        assert entry["best_width"] > entry["optimal"]
+        assert entry["diffusion"] > 1.1 * entry["glass"]
+    error = np.hypot(first["best_width_error"], last["best_width_error"])
+    assert first["best_width"] / first["glass"] - last["best_width"] / last["glass"] > 2 * error
+
+
+def test_kernel_density_refuses_too_few_widths():
+    with pytest.raises(ValueError, match="widths is 4"):
+        kernel_density.sizes(kernel_density.Config(widths=4))
+    with pytest.raises(ValueError, match="sets is 1"):
+        kernel_density.sizes(kernel_density.Config(sets=1))
 
 
 # Larger sizes -------------------------------------------------------------------------------------

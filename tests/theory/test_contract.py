@@ -203,6 +203,10 @@ FUNCTIONS = {
     ),
     "freezing": (grem.freezing, (np.array([0.2, 0.5, 0.3]), np.array([0.9, 0.3, 0.4]))),
     "stability_index": (kernel_density.stability_index, (0.6, 0.3)),
+    "finite_size_estimate": (
+        lambda *numbers: kernel_density.finite_size_estimate(*numbers, nodes=448),
+        (0.8, 4.0, 10.0),
+    ),
     "kullback_leibler": (kernel_density.kullback_leibler, (0.6, 0.3)),
     "kullback_leibler_wide": (kernel_density.kullback_leibler, (2.6, 0.3)),
     "retrieval_threshold": (

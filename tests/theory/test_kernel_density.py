@@ -128,6 +128,46 @@ def test_limits():
     assert kernel_density.kullback_leibler(widths.optimal, many) < 1e-6
 
 
+def test_finite_estimate_against_samples():
+    """2000 data sets of 55 points in ten dimensions, one fresh point each."""
+    rng = np.random.default_rng(9)
+    dim, count, width, sets = 10, 55, 0.8, 2000
+    points, fresh = rng.normal(size=(sets, count, dim)), rng.normal(size=(sets, 1, dim))
+    logs = -np.sum((points - fresh) ** 2, axis=2) / (2 * width**2)
+    kernels = np.exp(logs)
+    # the normalisations differ by the width only
+    estimate = np.log(kernels.mean(1)) - dim * np.log(width)
+    divergence = (-np.sum(fresh[:, 0] ** 2, axis=1) / 2 - estimate) / dim
+    found = [divergence] + [(kernels ** (2 * p)).sum(1) / (kernels**p).sum(1) ** 2 for p in (1, 2)]
+    exact = kernel_density.finite_size_estimate(width, np.log(count), dim)
+    for sample, value in zip(found, exact):
+        assert abs(sample.mean() - value) < 4 * sample.std() / np.sqrt(sets)
+    # with a single point it is the average log density of one kernel
+    single = kernel_density.finite_size_estimate(1.3, 1e-9, dim)
+    np.testing.assert_allclose(single.divergence, np.log(1.3) - 0.5 + 1 / 1.3**2, rtol=1e-6)
+    np.testing.assert_allclose(single.participation, 1, rtol=1e-6)
+
+
+def test_finite_estimates_approach_the_limits():
+    """At fixed alpha, d = 20, 40, 60 on both sides of condensation."""
+    alpha, dims = 0.4, np.array([20.0, 40.0, 60.0])
+    glass = kernel_density.thresholds(alpha).glass
+    for width in (0.8 * glass, 2.2 * glass):
+        exact = kernel_density.finite_size_estimate(width, alpha * dims, dims, nodes=1024)
+        limits = (
+            kernel_density.kullback_leibler(width, alpha),
+            kernel_density.kernel_participation(width, alpha),
+            kernel_density.kernel_participation(width, alpha, 2.0),
+        )
+        for values, limit in zip(exact, limits):
+            gaps = np.asarray(values - limit)
+            # that of the divergence of a wide kernel is exponentially small: quadrature is left
+            assert (gaps > -1e-6).all()
+            assert (np.diff(gaps) < 1e-6).all()
+            assert gaps[0] > 1e-5
+            assert gaps[2] < 0.16
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
