@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.regimes_times import chosen_times
 from experiments.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, line, number, points
 
 SHADES = {"III": "#f6e3d6", "II": "#e4f0e9", "I": "#eaf0f8"}
@@ -86,8 +87,6 @@ def _condensation(axis: Any, measured: dict[str, Any]) -> None:
 
 def _shade(axes: Any, times: np.ndarray, found: dict[str, Any]) -> None:
     """Regimes as bands, their borders as vertical lines with their values."""
-    from experiments.regimes import chosen_times
-
     t_s, e_s, t_c, e_c = chosen_times(found)
     bounds = [("III", times[0], t_c), ("II", t_c, t_s), ("I", t_s, times[-1])]
     for axis in axes:
