@@ -62,11 +62,11 @@ EXPERIMENTS: dict[str, Entry] = {
     "random_energy": Entry(
         "random energies: free energy, participation and trees, exact at every size",
         "Derrida 1981, 1985",
-        "30 s quick, 3 min paper",
+        "30 s quick, 1.5 min paper",
     ),
     "kernel_density": Entry(
         "kernel density estimates of a Gaussian: condensation, fluctuations, best width",
         "2408.05807",
-        "30 s quick, 3 min paper",
+        "1 min quick, 3 min paper",
     ),
 }
