@@ -1,6 +1,15 @@
-"""Estimators with standard errors: spectrum, speciation and collapse of a data set."""
+"""Estimators with standard errors: spectrum, speciation, collapse and memorisation."""
 
-from diffjax.observables import collapse, speciation, spectrum
+from diffjax.observables import collapse, memorisation, sample_quality, speciation, spectrum
 from diffjax.observables.estimates import Estimate, crossing, mean_and_error
 
-__all__ = ["Estimate", "collapse", "crossing", "mean_and_error", "speciation", "spectrum"]
+__all__ = [
+    "Estimate",
+    "collapse",
+    "crossing",
+    "mean_and_error",
+    "memorisation",
+    "sample_quality",
+    "speciation",
+    "spectrum",
+]
