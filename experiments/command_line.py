@@ -27,13 +27,13 @@ def main(arguments: list[str]) -> int:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    module = importlib.import_module(f"experiments.{name}")
-    config, options = parse(name, module, rest)
-    from experiments.session import run
-
     try:
+        module = importlib.import_module(f"experiments.{name}")
+        config, options = parse(name, module, rest)
+        from experiments.session import run
+
         run(name, module, config, options)
-    except (ValueError, TypeError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, TypeError, FileNotFoundError, FloatingPointError, ImportError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     return 0
