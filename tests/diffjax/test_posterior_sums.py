@@ -296,6 +296,7 @@ def test_derivatives_match_finite_differences(variance, chunk):
 SLOPES = jax.jit(jax.grad(scalar, (1, 2, 3)))
 
 
+@pytest.mark.slow
 def test_gradient_of_the_log_density_is_the_score_in_float32():
     points, x, scale, std, _ = clustered(8, across=True)
     blocks = point_blocks(points, chunk=128)
