@@ -7,6 +7,8 @@ The companion package `theory` solves the corresponding equations; neither impor
 Every time ``t`` is the time of the Ornstein-Uhlenbeck process; see `diffjax.processes`.
 """
 
+from types import ModuleType
+
 from diffjax import observables, processes, schedules
 from diffjax.data.curie_weiss import curie_weiss, curie_weiss_of_pairs
 from diffjax.data.gaussian_mixture import gaussian_mixture
@@ -44,3 +46,12 @@ __all__ = [
     "variance_exploding",
     "variance_preserving",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`diffjax.networks`, loaded when it is first asked for: flax is an optional extra."""
+    if name == "networks":
+        import diffjax.networks as networks
+
+        return networks
+    raise AttributeError(f"module 'diffjax' has no attribute {name!r}")
