@@ -69,4 +69,24 @@ EXPERIMENTS: dict[str, Entry] = {
         "2408.05807",
         "1 min quick, 3 min paper",
     ),
+    "image_speciation": Entry(
+        "clones of a trained network beside the exact empirical score of its images",
+        "2402.18491, fig. 4",
+        "1 min quick, 10 min paper",
+    ),
+    "image_collapse": Entry(
+        "trained networks fall onto their images: against training steps and number of images",
+        "2402.18491, fig. 5; 2505.17638",
+        "2 min quick, 30 min paper",
+    ),
+    "train": Entry(
+        "train a network on images; its error at every noise level, seen and held out",
+        "2006.11239; 2402.18491",
+        "3 min quick, accelerator paper",
+    ),
+    "memorisation_vs_n": Entry(
+        "memorised, spurious and generalised samples of trained networks against n",
+        "2505.21777; 2505.17638",
+        "4 min quick, accelerator paper",
+    ),
 }

@@ -2,7 +2,6 @@
 
 import json
 import os
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,17 @@ from diffjax import schedules
 from experiments import (
     collapse,
     collapse_times,
+    command_line,
     curie_weiss,
+    image_collapse,
+    image_speciation,
     images,
     infer_times,
     kernel_density,
     potts,
     published,
     random_energy,
+    registry,
     session,
     speciation,
     two_level,
@@ -36,6 +39,8 @@ MODULES = {
     "two_level": two_level,
     "random_energy": random_energy,
     "kernel_density": kernel_density,
+    "image_speciation": image_speciation,
+    "image_collapse": image_collapse,
 }
 CONTROLS = {
     "speciation": 3,
@@ -48,6 +53,8 @@ CONTROLS = {
     "two_level": 2,
     "random_energy": 4,
     "kernel_density": 2,
+    "image_speciation": 1,
+    "image_collapse": 1,
 }
 EXACT = {
     "speciation": 3,
@@ -60,6 +67,8 @@ EXACT = {
     "two_level": 2,
     "random_energy": 5,
     "kernel_density": 4,
+    "image_speciation": 1,
+    "image_collapse": 1,
 }
 
 
@@ -73,9 +82,9 @@ def mnist():
 
 
 def execute(name, folder, preset="test", resume=False, **changes):
-    module = MODULES[name]
-    config = module.Config(**{**module.PRESETS[preset], **changes})
-    return session.run(name, module, config, Namespace(out=str(folder), resume=resume))
+    flags = ["--preset", preset, "--out", str(folder), *(["--resume"] if resume else [])]
+    config, options = command_line.parse(name, MODULES[name], flags)
+    return session.run(name, MODULES[name], replace(config, **changes), options)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +99,10 @@ def runs(tmp_path_factory):
         return done[name]
 
     return run
+
+
+def test_every_experiment_is_run_by_a_test():
+    assert set(registry.EXPERIMENTS) == {*MODULES, "regimes"}  # regimes has a file of its own
 
 
 def no_constant(name):
