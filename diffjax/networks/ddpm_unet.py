@@ -35,8 +35,8 @@ class DdpmConfig:
         in_channels: channels of the input.
         out_channels: channels of the output.
         center_input_sample: whether inputs on [0, 1] are moved to [-1, 1] first.
-        freq_shift: the lowest frequency is ``10^(-4 half / (half - freq_shift))`` times
-            its ratio to the next.
+        freq_shift: the frequencies are ``10^(-4 k / (half - freq_shift))``, ``k < half``, with
+            half the first width.
         flip_sin_to_cos: whether the cosines come first.
         down_block_types: ``DownBlock2D`` or ``AttnDownBlock2D`` per level.
         up_block_types: ``UpBlock2D`` or ``AttnUpBlock2D`` per level, coarsest first.

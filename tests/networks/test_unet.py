@@ -29,13 +29,13 @@ PARTS = {  # of the published network; init, encoder, bottleneck and decoder, fi
 }
 
 
-TINY = replace(SMALL, multiples=(1, 2), dropout=0.5)
+TINY = replace(SMALL, multiples=(1,), attention=(0,), dropout=0.5)
 RNGS = nnx.Rngs(0)
 
 
 def blank(make):
     """The module that ``make`` makes with zeros for its random weights, which take long to draw."""
-    zeros = mock.patch.object(layers.Uniform, "__call__", lambda _, key, *a: np.zeros(*a[:2]))
+    zeros = mock.patch.object(layers.Uniform, "__call__", lambda _, key, *a: jnp.zeros(*a[:2]))
     with zeros:
         return make()
 
@@ -53,10 +53,10 @@ def generated(make, prefix):
 
 @pytest.fixture(scope="module")
 def published():
-    return {
-        channels: nnx.eval_shape(lambda channels=channels: unet.dynamical_regimes_unet(channels))
-        for channels in PARTS
-    }
+    def shapes(channels):
+        return blank(lambda: nnx.eval_shape(lambda: unet.dynamical_regimes_unet(channels)))
+
+    return {channels: shapes(channels) for channels in PARTS}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A network of two levels, its parameters in float32, and the compiled function."""
+    """A network of one level, its parameters in float32, and the compiled function."""
     network, params = networks.functional(generated(lambda: unet.UNet(TINY, rngs=RNGS), "tiny"))
     return network, jax.tree.map(lambda p: p.astype(jnp.float32), params), jax.jit(network.apply)
 
@@ -136,7 +136,13 @@ def test_time_embedding_is_that_of_torch():
 )
 def test_residual_block_is_that_of_torch(name, width, attention):
     block = generated(lambda: ResBlock(8, width, SMALL, attention=attention, rngs=RNGS), name)
-    close(block(normal("res.x", (3, 4, 6, 8)), jnp.asarray(normal("e", (3, 32)))), name)
+    x, e = jnp.asarray(normal("res.x", (3, 4, 6, 8))), jnp.asarray(normal("e", (3, 32)))
+    close(block(x, e), name)
+    for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 0.03)):
+        single = nnx.merge(*jax.tree.map(lambda p: p.astype(dtype), nnx.split(block)))
+        out = single(x.astype(dtype), e.astype(dtype))
+        assert out.dtype == dtype
+        close(out.astype(float), name, tolerance)
 
 
 def test_attention_and_resampling_are_those_of_torch():
@@ -151,25 +157,18 @@ def test_attention_and_resampling_are_those_of_torch():
 def test_whole_network_is_that_of_torch(small):
     network, params = small
     x, index = normal("unet.x", (3, 8, 12, 2)), jnp.array([0, 7, 49])
-    apply = jax.jit(network.apply)
-    close(apply(params, x, index), "unet")
-    single = jax.tree.map(lambda p: p.astype(jnp.float32), params)
-    out = apply(single, x.astype(np.float32), index)
-    assert out.dtype == jnp.float32
-    close(out, "unet", 1e-5)
+    close(jax.jit(network.apply)(params, x, index), "unet")
 
 
 def test_half_precision_runs_in_half_precision(tiny):
-    network, params, apply = tiny
+    network, params, _ = tiny
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
     x = jnp.asarray(normal("tiny.x", (3, 4, 6, 2)), jnp.float32)
     graph = str(jax.make_jaxpr(network.apply)(half, x, 7))
     convolutions = [line for line in graph.split("\n") if "= conv_general_dilated" in line]
-    assert len(convolutions) > 20
+    assert len(convolutions) > 10
     assert all("bf16" in line.split("=")[0] for line in convolutions)
-    out, wanted = apply(half, x, 7), apply(params, x, 7)
-    assert out.dtype == jnp.float32
-    np.testing.assert_allclose(out, wanted, atol=0.1 * np.abs(wanted).max())
+    assert jax.eval_shape(network.apply, half, x, 7).dtype == jnp.float32
 
 
 def test_fractional_indices_agree_with_the_rows_and_lie_between():
@@ -266,10 +265,9 @@ def test_networks_of_one_architecture_are_equal_and_share_compilations():
     assert len(traces) == 1
 
 
-def test_gradients_reach_every_parameter():
-    config = replace(TINY, multiples=(2,), attention=(0,), dropout=0.0)
-    network, params = networks.functional(generated(lambda: unet.UNet(config, rngs=RNGS), "one"))
-    x = jnp.asarray(normal("tiny.x", (3, 4, 6, 2)))
+def test_gradients_reach_every_parameter(tiny):
+    network, params, _ = tiny
+    x = jnp.asarray(normal("tiny.x", (3, 4, 6, 2)), jnp.float32)
 
     @jax.jit
     def gradient(p):
@@ -277,7 +275,6 @@ def test_gradients_reach_every_parameter():
 
     flat = nnx.to_flat_state(gradient(params))
     silent = [tensors.tensor_name(path) for path, g in flat if not np.abs(g[...]).max() > 1e-9]
-    # A constant that is added to every key leaves the attention as it is.
     assert silent == []
 
 
