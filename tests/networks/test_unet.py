@@ -139,7 +139,7 @@ def test_residual_block_is_that_of_torch(name, width, attention):
     x, e = jnp.asarray(normal("res.x", (3, 4, 6, 8))), jnp.asarray(normal("e", (3, 32)))
     close(block(x, e), name)
     for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 0.03)):
-        single = nnx.merge(*jax.tree.map(lambda p: p.astype(dtype), nnx.split(block)))
+        single = nnx.merge(*jax.tree.map(lambda p, to=dtype: p.astype(to), nnx.split(block)))
         out = single(x.astype(dtype), e.astype(dtype))
         assert out.dtype == dtype
         close(out.astype(float), name, tolerance)
