@@ -42,7 +42,7 @@ def digits(classes: tuple[str, ...] | None, n: int | None, dtype: str) -> DataSe
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    chosen = _names(classes or ("0", "1"))
+    chosen = class_names(classes or ("0", "1"))
     if n is None:
         n = len(chosen) * min(int(np.sum(raw.target == int(c))) for c in chosen)
     images = prepare(raw.images / 16, raw.target, classes=chosen, n=n, dtype=np.dtype(dtype))
@@ -54,10 +54,10 @@ def image_files(
     channels: str, dtype: str,
 ) -> DataSet:  # fmt: skip
     """MNIST, Fashion-MNIST, CIFAR-10 or a folder of images on disk."""
-    folder = _image_folder(name, root)
+    folder = image_folder(name, root)
     images = load_images(
         folder,
-        classes=None if classes is None else _names(classes),
+        classes=None if classes is None else class_names(classes),
         n=n,
         pad=pad,
         channels=channels,
@@ -67,7 +67,7 @@ def image_files(
     return _from_images(title, images)
 
 
-def _image_folder(name: str, root: str | None) -> Path:
+def image_folder(name: str, root: str | None) -> Path:
     """The folder with the files: ``root`` itself, or the subfolder of it with the set's name."""
     if root is None:
         raise ValueError(f"--data {name} reads files from disk: pass --root DIR")
@@ -94,7 +94,7 @@ def arrays(
     images = load_images(
         path,
         labels=labels,
-        classes=None if classes is None else _names(classes),
+        classes=None if classes is None else class_names(classes),
         n=n,
         dtype=np.dtype(dtype),
     )
@@ -121,7 +121,7 @@ def mixture(dim: int, n: int, mean: float, variance: float, seed: int, dtype: st
     )
 
 
-def _names(classes: tuple[str, ...]) -> tuple:
+def class_names(classes: tuple[str, ...]) -> tuple:
     """Class names as given; digits as integers, so that they match by value too."""
     return tuple(int(c) if str(c).lstrip("-").isdigit() else c for c in classes)
 
