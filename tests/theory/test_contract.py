@@ -24,10 +24,18 @@ from theory import (
     memorisation_rem,
     potentials,
     quadrature,
+    random_features,
     rem,
     speciation,
 )
+from theory.checks import floats
 from theory.cumulants import noncentral_chi_square as chi_square
+
+
+def parts(value):
+    """Real and imaginary part."""
+    return jnp.real(value), jnp.imag(value)
+
 
 SPECTRUM = np.array([2.0, 0.7, 0.3, 0.1])
 THIRDS = np.array([0.2, 0.3, 0.5])
@@ -283,6 +291,22 @@ FUNCTIONS = {
     "rotor_magnetization": (mean_field.rotor_magnetization, (2.5, 3.9)),
     "rotor_top_eigenvalue": (mean_field.rotor_top_eigenvalue, (30.0, 2.5, 3.9)),
     "rotor_speciation_time": (mean_field.rotor_speciation_time, (30.0, 2.5, 3.9, 0.6)),
+    "activation_constants": (random_features.activation_constants, (0.3, 0.7)),
+    "stieltjes": (
+        lambda x, y, *law: parts(random_features.stieltjes(jax.lax.complex(*floats(x, y)), *law)),
+        (0.5, -0.2, 0.03, 4.0, 2.0, np.array([0.4, 1.3])),
+    ),
+    "spectral_density": (
+        random_features.spectral_density,
+        (0.5, 0.03, 4.0, 2.0, np.array([0.4, 1.3])),
+    ),
+    "bulks": (
+        lambda *law: [part[:2] for part in random_features.bulks(*law)],
+        (0.03, 4.0, 2.0, np.array([0.4, 1.3])),
+    ),
+    "relaxation_time": (random_features.relaxation_time, (0.5, 0.03, 4.0)),
+    "training_times": (random_features.training_times, (0.03, 4.0, 2.0, np.array([0.8]))),
+    "asymptotic_training_times": (random_features.asymptotic_training_times, (0.03, 2.0)),
 }
 
 
