@@ -180,7 +180,7 @@ def test_values_and_no_values():
     np.testing.assert_array_equal(many.top_index, np.argsort(-log_w, axis=1)[:, :20])
 
 
-@pytest.mark.parametrize("chunk", [128, None])
+@pytest.mark.parametrize("chunk", [128, pytest.param(None, marks=pytest.mark.slow)])
 def test_large_noise_is_not_refined_and_small_noise_is(chunk):
     """Without best points the comparison is skipped where the bound on rounding allows it."""
     points, _, _, _, own = cloud(26, d=64, dtype=np.float32)
@@ -272,7 +272,11 @@ def scalar(blocks, x, scale, std, u):
 
 @pytest.mark.parametrize(
     ("variance", "chunk"),
-    [(0.4, 128), (0.02, 128), pytest.param(0.4, None, marks=pytest.mark.slow)],
+    [
+        (0.02, 128),
+        pytest.param(0.4, 128, marks=pytest.mark.slow),
+        pytest.param(0.4, None, marks=pytest.mark.slow),
+    ],
 )
 def test_derivatives_match_finite_differences(variance, chunk):
     points, x, scale, std, _ = cloud(10, batch=2, variance=variance)

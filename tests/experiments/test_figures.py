@@ -19,12 +19,14 @@ from experiments import (
     images,
     infer_times,
     kernel_density,
+    memorisation_vs_n,
     potts,
     published,
     random_energy,
     registry,
     session,
     speciation,
+    train,
     two_level,
 )
 
@@ -41,6 +43,8 @@ MODULES = {
     "kernel_density": kernel_density,
     "image_speciation": image_speciation,
     "image_collapse": image_collapse,
+    "train": train,
+    "memorisation_vs_n": memorisation_vs_n,
 }
 CONTROLS = {
     "speciation": 3,
@@ -55,6 +59,8 @@ CONTROLS = {
     "kernel_density": 2,
     "image_speciation": 1,
     "image_collapse": 1,
+    "train": 1,
+    "memorisation_vs_n": 1,
 }
 EXACT = {
     "speciation": 3,
@@ -69,7 +75,21 @@ EXACT = {
     "kernel_density": 4,
     "image_speciation": 1,
     "image_collapse": 1,
+    "train": 1,
+    "memorisation_vs_n": 1,
 }
+
+
+# Presets that compile for a minute or more run on demand.
+LONG = ("curie_weiss", "collapse_times", "image_collapse", "memorisation_vs_n")
+
+
+def fast(*names):
+    """All experiments as parameters; those that are not named carry the marker ``slow``."""
+    return [n if n in names else pytest.param(n, marks=pytest.mark.slow) for n in MODULES]
+
+
+SHORT = fast(*(name for name in MODULES if name not in LONG))
 
 
 def mnist():
@@ -109,7 +129,7 @@ def no_constant(name):
     raise ValueError(f"{name} in summary.json")
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", SHORT)
 def test_run_writes_its_files(runs, name):
     report, folder = runs(name)
     for file in ("figure.png", "figure.pdf", "curves.npz", "summary.json"):
@@ -123,7 +143,7 @@ def test_run_writes_its_files(runs, name):
         assert all(np.all(np.isfinite(curves[key])) for key in curves.files)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", SHORT)
 def test_exact_theory_passes_and_controls_are_rejected(runs, name):
     report, _ = runs(name)
     controls = [c for c in report.comparisons if c.control]
@@ -135,7 +155,7 @@ def test_exact_theory_passes_and_controls_are_rejected(runs, name):
         assert comparison.points >= 2
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", fast("speciation", "two_level"))
 def test_resumed_run_gives_the_same_numbers(runs, name):
     _, folder = runs(name)
     before = dict(np.load(folder / "curves.npz"))
@@ -234,6 +254,7 @@ def test_published_collapse_is_shown_for_the_published_mixture_only():
 # Collapse times -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nearest_neighbour_time_overestimates_the_collapse_time(runs):
     summary = runs("collapse_times")[0].summary
     for entry in summary.values():
@@ -304,6 +325,7 @@ def test_mnist_reproduces_the_reference_values(tmp_path):
 # Magnets ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_formula_for_clones_of_a_magnet_has_an_error_of_one_over_d(runs):
     shift = runs("curie_weiss")[0].summary["shift_times_d"]
     (small, large) = (shift[str(dim)] for dim in (16, 64))
@@ -313,6 +335,7 @@ def test_the_formula_for_clones_of_a_magnet_has_an_error_of_one_over_d(runs):
     assert abs(large["value"]) / 64 < 0.5 * abs(small["value"]) / 16
 
 
+@pytest.mark.slow
 def test_information_of_a_magnet_is_alpha_at_the_collapse_time(runs):
     for alpha in curie_weiss.ALPHAS:
         found = runs("curie_weiss")[0].summary[f"collapse_time_alpha{alpha:g}"]
@@ -320,6 +343,7 @@ def test_information_of_a_magnet_is_alpha_at_the_collapse_time(runs):
         assert abs(found["value"] - found["theory"]) < 0.1 * found["theory"]
 
 
+@pytest.mark.slow
 def test_minima_of_the_measured_potential(runs):
     found = runs("curie_weiss")[0].summary["minima"]
     assert found["exact"][0] > 3
@@ -389,6 +413,45 @@ def test_kernel_density_refuses_too_few_widths():
         kernel_density.sizes(kernel_density.Config(widths=4))
     with pytest.raises(ValueError, match="sets is 1"):
         kernel_density.sizes(kernel_density.Config(sets=1))
+
+
+# Trained networks ---------------------------------------------------------------------------------
+
+
+def test_loss_of_a_network_falls_and_its_curve_is_kept(runs):
+    report, folder = runs("train")
+    losses = report.curves["losses"]
+    assert len(losses) == train.PRESETS["test"]["steps"]
+    # 60 steps of batch 32: the mean of the last 15 is 4 of its errors below that of the first 15
+    first, last = losses[:15], losses[-15:]
+    error = np.hypot(first.std(ddof=1), last.std(ddof=1)) / np.sqrt(15)
+    assert first.mean() - last.mean() > 4 * error
+    (training,) = folder.glob("training-*")
+    assert (training / "progress.png").stat().st_size > 0
+    assert len((training / "loss.csv").read_text().splitlines()) == len(losses) + 1
+    # nothing can be better than the exact posterior mean of the training images
+    curves = report.curves
+    error = np.hypot(curves["train_error"], curves["empirical_error"])
+    assert np.all(curves["train"] > curves["empirical"] - 4 * error)
+
+
+def test_memorisation_refuses_sizes_and_seeds_without_a_comparison():
+    with pytest.raises(ValueError, match="sizes must be two or more that increase"):
+        memorisation_vs_n.simulate(memorisation_vs_n.Config(sizes=(16, 16)), None)
+    with pytest.raises(ValueError, match="seeds is 1"):
+        memorisation_vs_n.simulate(memorisation_vs_n.Config(seeds=1), None)
+
+
+@pytest.mark.slow
+def test_few_images_are_memorised_and_many_are_not(tmp_path):
+    report = execute("memorisation_vs_n", tmp_path, "quick")
+    found, error = report.curves["memorised"], report.curves["memorised_error"]
+    null = report.curves["null"]
+    assert report.curves["sizes"][0] == 16
+    assert report.curves["sizes"][-1] == 1500
+    assert found[0] - 4 * error[0] > 0.5
+    allowed = np.hypot(error[-1], report.curves["null_error"][-1])
+    assert found[-1] < null[-1] + 4 * allowed
 
 
 # Larger sizes -------------------------------------------------------------------------------------
