@@ -1,12 +1,20 @@
-"""Estimators with standard errors: spectrum, speciation, collapse and memorisation."""
+"""Estimators with standard errors: spectrum, speciation, collapse, memorisation, denoising."""
 
-from diffjax.observables import collapse, memorisation, sample_quality, speciation, spectrum
+from diffjax.observables import (
+    collapse,
+    denoising,
+    memorisation,
+    sample_quality,
+    speciation,
+    spectrum,
+)
 from diffjax.observables.estimates import Estimate, crossing, mean_and_error
 
 __all__ = [
     "Estimate",
     "collapse",
     "crossing",
+    "denoising",
     "mean_and_error",
     "memorisation",
     "sample_quality",
