@@ -22,7 +22,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from diffjax import checks, processes, records
-from diffjax.data.base import Atomic, Classified, Posterior, per_event, require
+from diffjax.data.base import Atomic, ClassDenoiser, Classified, Posterior, per_event, require
 from diffjax.processes import Process
 
 
@@ -68,7 +68,7 @@ class Diffusion:
 
     def class_score(self, x: ArrayLike, t: ArrayLike) -> Array:
         """Score of every class, ``(..., K, d)``."""
-        require(self.data, Classified, "class_score")
+        require(self.data, ClassDenoiser, "class_score")
         x, t = self._inputs(x, t)
         means = _call(self, "class_denoise", x, t)
         scale = per_event(self.process.scale(t), x)[..., None]

@@ -1,6 +1,6 @@
 r"""What a data distribution can answer about the channel ``x = scale a + std z``.
 
-Four protocols, each a superset of the one before it where it says so. A function asks for the
+Five protocols, each a superset of the one before it where it says so. A function asks for the
 least that it needs; `require` names the capability that is missing.
 
 Shapes: batch first, event last. ``x`` is ``(..., d)``; ``scale`` and ``std`` are scalars or
@@ -57,20 +57,25 @@ class Posterior(Denoiser, Protocol):
 
 
 @runtime_checkable
-class Classified(Protocol):
-    """Has K classes."""
+class ClassDenoiser(Protocol):
+    """Knows the posterior mean within each of K classes; a conditional network is one."""
 
     @property
     def classes(self) -> int:
         """Number of classes K."""
         ...
 
-    def class_log_posterior(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
-        """``log p(c | x)``, normalised, ``(..., K)``."""
-        ...
-
     def class_denoise(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``E[a | x, c]``, ``(..., K, d)``."""
+        ...
+
+
+@runtime_checkable
+class Classified(ClassDenoiser, Protocol):
+    """Has K classes whose posterior it knows."""
+
+    def class_log_posterior(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
+        """``log p(c | x)``, normalised, ``(..., K)``."""
         ...
 
     def condition(self, c: int) -> Any:
@@ -90,6 +95,7 @@ class Atomic(Protocol):
 _MEANING: dict[Any, str] = {
     Denoiser: "a denoiser (dim, denoise)",
     Posterior: "an exact posterior (sample, log_normaliser, sample_posterior, covariance_product)",
+    ClassDenoiser: "a denoiser for each class (classes, class_denoise)",
     Classified: "classes (class_log_posterior, class_denoise, condition)",
     Atomic: "an index over points (index_log_weights)",
 }

@@ -1,6 +1,5 @@
 """The published figures: test presets end to end, comparisons, controls, resumed runs."""
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from diffjax import schedules
 from experiments import (
     collapse,
     collapse_times,
-    command_line,
     curie_weiss,
     image_collapse,
     image_speciation,
@@ -24,7 +22,6 @@ from experiments import (
     published,
     random_energy,
     registry,
-    session,
     speciation,
     train,
     two_level,
@@ -101,62 +98,18 @@ def mnist():
     return folder
 
 
-def execute(name, folder, preset="test", resume=False, **changes):
-    flags = ["--preset", preset, "--out", str(folder), *(["--resume"] if resume else [])]
-    config, options = command_line.parse(name, MODULES[name], flags)
-    return session.run(name, MODULES[name], replace(config, **changes), options)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Each experiment's test preset, run once: ``name -> (report, folder)``."""
-    done = {}
-
-    def run(name):
-        if name not in done:
-            folder = tmp_path_factory.mktemp(name)
-            done[name] = (execute(name, folder), folder)
-        return done[name]
-
-    return run
-
-
 def test_every_experiment_is_run_by_a_test():
-    assert set(registry.EXPERIMENTS) == {*MODULES, "regimes"}  # regimes has a file of its own
-
-
-def no_constant(name):
-    raise ValueError(f"{name} in summary.json")
+    own_file = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert set(registry.EXPERIMENTS) <= {*MODULES, *own_file}
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_run_writes_its_files(runs, name):
-    report, folder = runs(name)
-    for file in ("figure.png", "figure.pdf", "curves.npz", "summary.json"):
-        assert (folder / file).stat().st_size > 0
-    summary = json.loads((folder / "summary.json").read_text(), parse_constant=no_constant)
-    assert summary["experiment"] == name
-    assert summary["finding"] == report.finding
-    assert "nan" not in report.finding
-    with np.load(folder / "curves.npz") as curves:
-        assert set(curves.files) == set(summary["curves"])
-        assert all(np.all(np.isfinite(curves[key])) for key in curves.files)
-
-
-@pytest.mark.parametrize("name", SHORT)
-def test_exact_theory_passes_and_controls_are_rejected(runs, name):
-    report, _ = runs(name)
-    controls = [c for c in report.comparisons if c.control]
-    exact = [c for c in report.comparisons if c.exact and not c.control]
-    assert len(controls) == CONTROLS[name]
-    assert len(exact) == EXACT[name]
-    for comparison in controls + exact:
-        assert comparison.passed is True, comparison.line()
-        assert comparison.points >= 2
+def test_test_preset(runs, name, check_run):
+    check_run(*runs(name), name, exact=EXACT[name], controls=CONTROLS[name])
 
 
 @pytest.mark.parametrize("name", fast("speciation", "two_level"))
-def test_resumed_run_gives_the_same_numbers(runs, name):
+def test_resumed_run_gives_the_same_numbers(runs, name, execute):
     _, folder = runs(name)
     before = dict(np.load(folder / "curves.npz"))
     parts = sorted((folder / "parts").iterdir())
@@ -291,7 +244,7 @@ def test_embedded_digits_have_no_spectral_time_and_no_published_curve(runs):
 
 
 @pytest.mark.slow
-def test_mnist_reproduces_the_reference_values(tmp_path):
+def test_mnist_reproduces_the_reference_values(tmp_path, execute):
     report = execute("images", tmp_path, "quick", root=str(mnist()))
     found = report.summary
     assert found["largest_eigenvalue"] == pytest.approx(7.6681, abs=1e-3)
@@ -443,7 +396,7 @@ def test_memorisation_refuses_sizes_and_seeds_without_a_comparison():
 
 
 @pytest.mark.slow
-def test_few_images_are_memorised_and_many_are_not(tmp_path):
+def test_few_images_are_memorised_and_many_are_not(tmp_path, execute):
     report = execute("memorisation_vs_n", tmp_path, "quick")
     found, error = report.curves["memorised"], report.curves["memorised_error"]
     null = report.curves["null"]
@@ -459,7 +412,7 @@ def test_few_images_are_memorised_and_many_are_not(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
-def test_quick_preset(tmp_path, name):
+def test_quick_preset(tmp_path, name, execute):
     report = execute(name, tmp_path, "quick")
     for comparison in report.comparisons:
         assert comparison.passed is not False, comparison.line()
