@@ -177,7 +177,7 @@ def test_missing_capabilities_are_named():
     for call, missing in (
         (lambda: network.log_density(X, 0.5), "log_density needs an exact posterior"),
         (lambda: network.sample_posterior(jax.random.key(0), X, 0.5), "an exact posterior"),
-        (lambda: network.class_score(X, 0.5), "class_score needs classes"),
+        (lambda: network.class_score(X, 0.5), "class_score needs a denoiser for each class"),
         (lambda: Diffusion(MIXTURE, PROCESSES[0]).index_log_weights(X, 0.5), "an index over poi"),
     ):
         with pytest.raises(TypeError, match=missing):
