@@ -4,6 +4,7 @@ XLA reads its flags once, so they are set before jax is imported. The platform i
 ``DIFFJAX_TEST_PLATFORM`` names another.
 """
 
+import gc
 import os
 
 _FLAGS = os.environ.get("XLA_FLAGS", "")
@@ -20,6 +21,15 @@ hypothesis.settings.register_profile(
     "diffjax", deadline=None, derandomize=True, max_examples=20, print_blob=True
 )
 hypothesis.settings.load_profile("diffjax")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_dropped():
+    """Compiled programs of a module go with it: each holds memory maps, and Linux allows 65,530
+    per process, beyond which the next compilation ends in a segmentation fault."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
