@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -248,7 +249,7 @@ def variance_preserving(schedule: ArrayLike) -> VariancePreserving:
     times = checks.floating(schedule, "schedule")
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(f"schedule has shape {times.shape}, expected the OU time of every step")
-    if checks.is_concrete(times) and bool(jnp.any(jnp.diff(times) <= 0)):
+    if checks.is_concrete(times) and bool(np.any(np.diff(np.asarray(times)) <= 0)):
         raise ValueError("schedule must increase strictly; for alpha bar use schedules.ou_time")
     return VariancePreserving(times)
 

@@ -156,7 +156,7 @@ def backward_grid(schedule: ArrayLike, end: float | None = 0.0) -> Array:
     times = jnp.asarray(schedule)[::-1]
     if end is None:
         return times
-    if checks.is_concrete(times) and float(times[-1]) <= end:
+    if checks.is_concrete(times) and float(np.asarray(times)[-1]) <= end:
         return times
     return jnp.concatenate([times, jnp.full((1,), end, times.dtype)])
 

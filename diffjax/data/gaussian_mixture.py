@@ -64,7 +64,7 @@ class GaussianMixture:
     @property
     def has_density(self) -> bool:
         """Whether the clean data have a density, so that ``std = 0`` is allowed."""
-        return checks.is_concrete(self.variances) and bool(np.all(self.variances > 0))
+        return checks.is_concrete(self.variances) and bool(np.all(np.asarray(self.variances) > 0))
 
     @property
     def class_weights(self) -> Array:
@@ -219,7 +219,7 @@ def gaussian_mixture(
     weights = checks.floating(weights, "weights").astype(means.dtype)
     if weights.shape != (k,):
         raise ValueError(f"weights has shape {weights.shape}, expected ({k},), one per mean")
-    if checks.is_concrete(weights) and not (np.all(weights >= 0) and np.sum(weights) > 0):
+    if checks.is_concrete(weights) and not _are_weights(np.asarray(weights)):
         raise ValueError(f"weights must be non-negative and not all zero, but are {weights}")
     log_weights = jnp.log(weights) - jnp.log(jnp.sum(weights))
     labels, classes = _class_index(labels, k)
@@ -227,6 +227,11 @@ def gaussian_mixture(
         log_weights, means, _variances(variances, means), _factors(factors, k, d, means.dtype),
         labels, classes,
     )  # fmt: skip
+
+
+def _are_weights(weights: np.ndarray) -> bool:
+    """Whether all are non-negative and one is above zero."""
+    return bool(np.all(weights >= 0) and np.sum(weights) > 0)
 
 
 def _variances(variances: ArrayLike, means: Array) -> Array:
@@ -237,8 +242,9 @@ def _variances(variances: ArrayLike, means: Array) -> Array:
         raise ValueError(
             f"variances has shape {variances.shape}, expected (), ({k},) or ({k}, {d})"
         )
-    if checks.is_concrete(variances) and np.any(variances < 0):
-        raise ValueError(f"variances must be >= 0, but the smallest is {np.min(variances)}")
+    if checks.is_concrete(variances) and np.any(np.asarray(variances) < 0):
+        smallest = np.min(np.asarray(variances))
+        raise ValueError(f"variances must be >= 0, but the smallest is {smallest}")
     return variances if variances.ndim == 2 else jnp.broadcast_to(variances, (k,))[:, None]
 
 

@@ -201,7 +201,9 @@ def classify(
     near, repeats = jnp.asarray(train_distance), jnp.asarray(synthetic_distance)
     if near.ndim != 1 or near.shape != repeats.shape or near.size == 0:
         raise ValueError(f"distances have shapes {near.shape}, {repeats.shape}, expected one (M,)")
-    if checks.is_concrete(near, repeats) and bool(jnp.isnan(near + repeats).any()):
+    if checks.is_concrete(near, repeats) and bool(
+        np.isnan(np.asarray(near) + np.asarray(repeats)).any()
+    ):
         raise ValueError("distances hold NaN; compute them with nearest_distances")
     index = jnp.full(near.shape, -1, jnp.int32)
     return _classify(near, repeats, index, memorised_below, spurious_below)

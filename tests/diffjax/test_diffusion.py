@@ -199,7 +199,6 @@ def test_transformations_and_dtype():
     np.testing.assert_allclose(single, want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="has_density turns a traced comparison into a bool")
 def test_a_mixture_may_be_closed_over():
     # What everyone writes; the record is a constant of the trace, not an argument.
     diffusion = Diffusion(MIXTURE, PROCESSES[0])

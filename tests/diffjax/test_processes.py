@@ -225,7 +225,6 @@ def test_temperature_is_traced_and_differentiable():
     assert float(value) == pytest.approx(0.5 * np.sqrt(-np.expm1(-1.0) / 1.3), rel=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="the check makes a bool of jnp.diff inside the trace")
 def test_a_schedule_may_be_closed_over():
     schedule = schedules.ddpm_linear(10)
     found = jax.jit(lambda index: variance_preserving(schedule).time(index))(3.0)
