@@ -89,4 +89,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2505.21777; 2505.17638",
         "4 min quick, accelerator paper",
     ),
+    "optimal_regularisation": Entry(
+        "smoothing of the empirical score by noise level, optimised through the likelihood",
+        "2402.18491, outlook; 2408.05807",
+        "1 min quick, 10 min paper",
+    ),
 }
