@@ -9,7 +9,7 @@ Every time ``t`` is the time of the Ornstein-Uhlenbeck process; see `diffjax.pro
 
 from types import ModuleType
 
-from diffjax import observables, processes, schedules
+from diffjax import guidance, observables, processes, schedules
 from diffjax.data.curie_weiss import curie_weiss, curie_weiss_of_pairs
 from diffjax.data.gaussian_mixture import gaussian_mixture
 from diffjax.data.point_cloud import point_cloud
@@ -35,6 +35,7 @@ __all__ = [
     "curie_weiss_of_pairs",
     "forward",
     "gaussian_mixture",
+    "guidance",
     "observables",
     "ornstein_uhlenbeck",
     "point_cloud",

@@ -19,9 +19,17 @@ from diffjax.data.point_cloud import PointCloud
 from diffjax.diffusion import Diffusion, ScoreModel, score_model
 from diffjax.dynamics import methods
 from diffjax.dynamics.adaptive import solve_flow
+from diffjax.dynamics.guided import (
+    check_guidance,
+    guided_step,
+    observe_pair,
+    solve_guided_flow,
+    start_guided,
+)
 from diffjax.dynamics.methods import AdaptiveOde, Exact, Method
 from diffjax.dynamics.scan import Observe, chunk_bounds, run_steps
 from diffjax.dynamics.span import into_span, out_of_span, worth_reducing
+from diffjax.guidance.base import Guidance
 from diffjax.processes import Process
 
 _CHUNKS = 20  # pieces of a grid between two reports of progress
@@ -36,11 +44,13 @@ class Info:
         method: name of the method that was used.
         observed: stacked values of ``observe`` with leading axis ``steps`` (None without it).
         finite: whether each final state is finite, shape ``(...)``.
+        guidance: final state of the guidance rule (None without a rule).
     """
 
     method: str = field(metadata={"static": True})
     observed: Any
     finite: Array
+    guidance: Any = None
 
 
 def backward(
@@ -51,6 +61,7 @@ def backward(
     *,
     process: Process | None = None,
     method: str | Method | None = None,
+    guidance: Guidance | None = None,
     observe: Observe | None = None,
     span_reduction: bool = True,
     remat: bool = False,
@@ -69,8 +80,13 @@ def backward(
         method: a name (``exact``, ``ancestral``, ``ddim``, ``euler_maruyama``, ``heun``,
             ``adaptive_ode``) or a record made by the functions of `diffjax.dynamics.methods`.
             None means ``exact`` where the model can sample its posterior, else ``ancestral``.
-        observe: ``observe(x, t)`` evaluated after every step. It is static: pass the same
-            function object again to reuse the compilation.
+        guidance: a rule of `diffjax.guidance`, whose score replaces the model's. Any method but
+            ``exact``, which no guided score has; rules that track the class need the noise of
+            the reverse SDE (``ancestral``, or ``euler_maruyama`` with noise 1), and rules with
+            a state cannot be integrated adaptively.
+        observe: ``observe(x, t)``, with ``guidance`` ``observe(x, t, state)``, evaluated after
+            every step. It is static: pass the same function object again to reuse the
+            compilation.
         span_reduction: run exact trajectories of a point cloud with fewer points than
             dimensions in the span of the points, with the same law; the noise, and so the
             trajectory of a given key, differs. Not used with ``observe``.
@@ -82,7 +98,8 @@ def backward(
         The states at ``times[-1]``, ``(..., d)``, and an `Info` that names the method.
 
     Raises:
-        ValueError: on a grid that does not decrease, a wrong event size, or an unknown method.
+        ValueError: on a grid that does not decrease, a wrong event size, an unknown method, or a
+            method that cannot be guided by the rule.
         TypeError: if ``exact`` is asked of a model without a posterior, or a bare score function
             comes without a process.
         FloatingPointError: if a final state is NaN or infinite (outside ``jit`` only; inside,
@@ -92,12 +109,21 @@ def backward(
         Song et al. 2021 (2011.13456); Ho, Jain, Abbeel 2020 (2006.11239).
     """
     model = as_model(model, process)
+    if guidance is not None and method is None:
+        method = methods.ancestral()
     chosen = _as_method(model, method)
     checks.decreasing(times)
     state = checks.floating(x, "x")
     if isinstance(model, Diffusion):
         checks.event_size(state, model.dim)
     grid = jnp.asarray(times, state.dtype)
+    if guidance is not None:
+        check_guidance(guidance, model, chosen)
+        carry = start_guided(guidance, key, state)
+        (state, rule_state), observed = _drive(
+            key, guidance, carry, grid, chosen, observe, remat, progress
+        )
+        return state, _info(chosen, observed, state, rule_state)
     if span_reduction and observe is None and isinstance(chosen, Exact) and _reducible(model):
         key, key_perp = jax.random.split(key)
         reduced, y, frame = into_span(model, state, grid[0])
@@ -149,29 +175,35 @@ def _reducible(model: Any) -> bool:
 def _run(
     key: Array,
     model: Any,
-    x: Array,
+    x: Any,
     times: Array,
     first: int | Array,
     method: Method,
     observe: Observe | None,
     remat: bool,
-) -> tuple[Array, Any]:
-    if isinstance(method, AdaptiveOde):
+) -> tuple[Any, Any]:
+    """The loop; for a guidance rule as ``model`` the state ``x`` is a pair with the rule's."""
+    if isinstance(model, Guidance):
+        if isinstance(method, AdaptiveOde):
+            return solve_guided_flow(method, model, x, times, observe)
+        step, observe = guided_step(method, model), observe_pair(observe)
+    elif isinstance(method, AdaptiveOde):
         return solve_flow(method, model, x, times, observe)
-    step = methods.make_step(method, model)
+    else:
+        step = methods.make_step(method, model)
     return run_steps(step, key, x, times, observe=observe, first=first, remat=remat)
 
 
 def _drive(
     key: Array,
     model: Any,
-    x: Array,
+    x: Any,
     times: Array,
     method: Method,
     observe: Observe | None,
     remat: bool,
     progress: Callable[[int, int], None] | None,
-) -> tuple[Array, Any]:
+) -> tuple[Any, Any]:
     """`_run`, with ``progress`` piece by piece: the same numbers, reporting in between."""
     if progress is None or isinstance(method, AdaptiveOde):
         return _run(key, model, x, times, 0, method, observe, remat)
@@ -186,7 +218,7 @@ def _drive(
     return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
 
-def _info(method: Method, observed: Any, x: Array) -> Info:
+def _info(method: Method, observed: Any, x: Array, state: Any = None) -> Info:
     """Build the `Info`, and raise on a trajectory that left the finite numbers."""
     finite = jnp.all(jnp.isfinite(x), axis=-1)
     if checks.is_concrete(finite) and not bool(jnp.all(finite)):
@@ -195,4 +227,4 @@ def _info(method: Method, observed: Any, x: Array) -> Info:
             f"{lost} of {finite.size} trajectories ended in NaN or infinity with method "
             f"{methods.NAMES[type(method)]!r}; take smaller steps or method='exact'"
         )
-    return Info(methods.NAMES[type(method)], observed, finite)
+    return Info(methods.NAMES[type(method)], observed, finite, state)

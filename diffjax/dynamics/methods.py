@@ -4,7 +4,8 @@ With ``f = (d log scale / dt) x``, ``g = scale e^t sqrt(2T)`` and ``s < t``:
 
     exact          a ~ p(a | x_t), then the Gaussian bridge to s. The chain has exactly the law
                    of the reverse SDE on the grid, at any step size.
-    ancestral      the bridge with ``E[a | x_t]`` in place of ``a`` (DDPM); weak order 1.
+    ancestral      the bridge with ``E[a | x_t]`` in place of ``a`` (DDPM); weak order 1. Its
+                   variance is the bridge's or the forward transition's, DDPM's two choices.
     ddim           ``x_s = scale_s D + std_s/std_t (x_t - scale_t D)``, ``D = E[a | x_t]``; order 1.
     euler_maruyama ``x_s = x_t - h f + h g^2 (1 + noise^2)/2 score + noise g sqrt(h) z``, h = t - s;
                    noise = 1 is the reverse SDE, 0 the probability flow; weak order 1.
@@ -23,7 +24,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -49,6 +50,8 @@ class Exact:
 @dataclass(frozen=True)
 class Ancestral:
     """DDPM ancestral transition; made by `ancestral`."""
+
+    wide: bool = field(default=False, metadata={"static": True})
 
 
 @records.register
@@ -88,9 +91,24 @@ def exact() -> Exact:
     return Exact()
 
 
-def ancestral() -> Ancestral:
-    """DDPM's ancestral sampler: the bridge at the posterior mean, weak order 1."""
-    return Ancestral()
+def ancestral(variance: str = "bridge") -> Ancestral:
+    """DDPM's ancestral sampler: the bridge at the posterior mean, weak order 1.
+
+    Args:
+        variance: ``bridge``, ``V = std_s^2 (1 - snr_t / snr_s)``, exact for data at one point;
+            or ``transition``, ``V = Var[x_t | x_s]`` (``beta_i`` of a DDPM step), exact for
+            ``N(0, I)`` data. They agree to first order in the step where it removes little of
+            the noise. Either way no noise is added in a step to ``t = 0``.
+
+    Raises:
+        ValueError: if the variance has another name.
+
+    References:
+        Ho, Jain, Abbeel 2020 (2006.11239), section 3.2.
+    """
+    if variance not in ("bridge", "transition"):
+        raise ValueError(f"variance must be 'bridge' or 'transition', but is {variance!r}")
+    return Ancestral(variance == "transition")
 
 
 def ddim() -> Ddim:
@@ -138,6 +156,18 @@ def make_step(method: Method, model: Any) -> Step:
     return _STEPS[type(method)](method, model)
 
 
+def kernel_variance(method: Method, process: Process, s: Array, t: Array) -> Array:
+    """Variance per coordinate of the Gaussian kernel from ``t`` to ``s``; 0 without noise."""
+    if isinstance(method, Ancestral):
+        if method.wide:
+            return jnp.where(s > 0, processes.transition(process, s, t)[1], 0)
+        return processes.bridge(process, s, t)[2]
+    if isinstance(method, EulerMaruyama):
+        g = processes.diffusion_coefficient(process, t)
+        return jnp.square(jnp.asarray(method.noise, g.dtype) * g) * (t - s)
+    return jnp.zeros_like(t)
+
+
 def _bridge(process: Process, a: Array, x: Array, s: Array, t: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of the bridge to ``s``."""
     c_a, c_x, variance = processes.bridge(process, s, t)
@@ -155,10 +185,12 @@ def _exact_step(_: Method, model: Any) -> Step:
     return step
 
 
-def _ancestral_step(_: Method, model: Any) -> Step:
+def _ancestral_step(method: Any, model: Any) -> Step:
     def step(key: Array, x: Array, t: Array, s: Array) -> tuple[Array, Any]:
         a = denoise_at(model, x, t)
         mean, std = _bridge(model.process, a, x, s, t)
+        if method.wide:
+            std = per_event(jnp.sqrt(kernel_variance(method, model.process, s, t)), x)
         return mean + std * normal(key, x.shape, x.dtype), a
 
     return step

@@ -1,8 +1,9 @@
 """The one loop over a time grid: scan, checkpointed gradients, and chunks with progress.
 
-A step is ``step(key, x, t, t_next) -> (x_next, info)``. The key of step ``i`` is
-``fold_in(key, i)`` with ``i`` counted on the whole grid, so that a grid that is run in chunks,
-or resumed, sees the same noise. Nothing is stored along the way except what ``observe`` returns.
+A step is ``step(key, x, t, t_next) -> (x_next, info)``, where ``x`` may be any pytree. The key of
+step ``i`` is ``fold_in(key, i)`` with ``i`` counted on the whole grid, so that a grid that is run
+in chunks, or resumed, sees the same noise. Nothing is stored along the way except what ``observe``
+returns.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Step = Callable[[Array, Array, Array, Array], tuple[Array, Any]]
-Observe = Callable[[Array, Array], Any]
+Step = Callable[[Array, Any, Array, Array], tuple[Any, Any]]
+Observe = Callable[..., Any]
 
 
 def run_steps(
     step: Step,
     key: Array,
-    x: Array,
+    x: Any,
     times: Array,
     *,
     observe: Observe | None = None,
     first: int | Array = 0,
     remat: bool = False,
-) -> tuple[Array, Any]:
+) -> tuple[Any, Any]:
     """Apply ``step`` along consecutive pairs of ``times``.
 
     Args:
         step: the transition; see the module's docstring.
         key: typed PRNG key of the whole grid.
-        x: state at ``times[0]``, ``(..., d)``.
+        x: state at ``times[0]``, ``(..., d)`` or any pytree.
         times: grid ``(S + 1,)``.
         observe: ``observe(x, t)`` is evaluated after every step; the results are stacked.
         first: index of the first step on the whole grid (for runs in chunks).
@@ -50,7 +51,7 @@ def run_steps(
     index = first + jnp.arange(steps)
     grid = (index, times[:-1], times[1:])
 
-    def body(x: Array, item: tuple[Array, Array, Array]) -> tuple[Array, Any]:
+    def body(x: Any, item: tuple[Array, Array, Array]) -> tuple[Any, Any]:
         i, t, t_next = item
         x, _ = step(jax.random.fold_in(key, i), x, t, t_next)
         return x, None if observe is None else observe(x, t_next)
@@ -60,7 +61,7 @@ def run_steps(
     return _segmented(body, x, grid, steps)
 
 
-def _segmented(body: Callable, x: Array, grid: Any, steps: int) -> tuple[Array, Any]:
+def _segmented(body: Callable, x: Any, grid: Any, steps: int) -> tuple[Any, Any]:
     """A scan over checkpointed scans of about ``sqrt(steps)`` steps, and the remainder."""
     length = max(1, math.isqrt(steps))
     whole = steps // length * length
@@ -68,7 +69,7 @@ def _segmented(body: Callable, x: Array, grid: Any, steps: int) -> tuple[Array, 
     rest = jax.tree.map(lambda g: g[whole:], grid)
 
     @jax.checkpoint
-    def segment(x: Array, items: Any) -> tuple[Array, Any]:
+    def segment(x: Any, items: Any) -> tuple[Any, Any]:
         return jax.lax.scan(jax.checkpoint(body), x, items)
 
     x, nested = jax.lax.scan(segment, x, segments)
