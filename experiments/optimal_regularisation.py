@@ -374,9 +374,10 @@ def draw(measured: dict[str, Any], predicted: dict[str, Any]) -> Any:
     line(axes[0], predicted["fine"], predicted["exact_fine"], "exact, constant width", COLOURS[0])
     points(axes[0], measured["widths"], measured["divergence"], measured["divergence_error"],
            "likelihood of the chain, fresh points", BLACK)  # fmt: skip
-    judged, error = _mean(measured["judged"])
-    axes[0].axhspan(judged[1] - error[1], judged[1] + error[1], color=GREEN, alpha=0.4, lw=0,
-                    label="optimised by level (1 s.e.)")  # fmt: skip
+    gain, error = _mean(measured["judged"][:, 0] - measured["judged"][:, 1])
+    level = predicted["best_divergence"] - gain
+    axes[0].axhspan(level - error, level + error, color=GREEN, alpha=0.5, lw=0,
+                    label="optimised by level: exact best less its gain (1 s.e.)")  # fmt: skip
     axes[0].axvline(predicted["optimal_limit"], color=ORANGE, ls=":", lw=1.2,
                     label="best width, many dimensions")  # fmt: skip
     axes[0].set_xscale("log")
@@ -401,7 +402,7 @@ def draw(measured: dict[str, Any], predicted: dict[str, Any]) -> Any:
     labels = ["no\nsmoothing", "best\nconstant", "by level", "fresh\ndata"]
     axes[2].set_xticks(place, labels)
     axes[2].set_ylabel("samples that are copies (gap ratio < 1/3)")
-    axes[2].set_ylim(0, 1.05)
+    axes[2].set_ylim(0, 1.15)
     for k, value in enumerate(copies):
         axes[2].text(k, value + 0.03, f"{value:.3f}", ha="center", fontsize=9)
     for axis in axes[:2]:

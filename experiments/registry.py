@@ -94,4 +94,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2402.18491, outlook; 2408.05807",
         "1 min quick, 10 min paper",
     ),
+    "optimal_guidance": Entry(
+        "a negative-guidance schedule optimised by gradient through the whole sampler",
+        "2410.14398; 2402.18491, outlook",
+        "1 min quick, 20 min paper",
+    ),
 }
