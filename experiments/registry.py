@@ -89,4 +89,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2505.21777; 2505.17638",
         "4 min quick, accelerator paper",
     ),
+    "class_information": Entry(
+        "when the class is decided: entropy, its rate, pairs of image classes, tracked posteriors",
+        "2506.10433",
+        "2 min quick, 15 min paper",
+    ),
 }

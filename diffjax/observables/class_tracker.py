@@ -128,14 +128,16 @@ def track_classes(
     require(diffusion.data, ClassDenoiser, "track_classes")
     checks.decreasing(times)
     checks.noise_time(times, zero_allowed=False, why=" (the last kernel has no variance)")
-    for name in (step_variance, ratio_variance or step_variance):
+    names = (step_variance, ratio_variance or step_variance)
+    for name in names:
         if name not in VARIANCES:
             raise ValueError(f"unknown variance {name!r}; choose one of {', '.join(VARIANCES)}")
     batch = min(checks.count(batch, "batch"), checks.count(samples, "samples"))
     times = checks.floating(times, "times")
+    forward = jnp.array([name == "forward" for name in names])
     parts, square = _track(
-        diffusion, key, times, _log_prior(diffusion.data, prior), blocks=-(-samples // batch),
-        batch=batch, variances=(step_variance, ratio_variance or step_variance),
+        diffusion, key, times, _log_prior(diffusion.data, prior), forward,
+        blocks=-(-samples // batch), batch=batch,
     )  # fmt: skip
     return ClassTracking(times, *parts, posterior_rms=jnp.sqrt(square))
 
@@ -150,22 +152,22 @@ def _log_prior(data: ClassDenoiser, prior: ArrayLike | None) -> Array:
     return floored(jnp.log(weights / jnp.sum(weights)))
 
 
-@partial(jax.jit, static_argnames=("blocks", "batch", "variances"))
+@partial(jax.jit, static_argnames=("blocks", "batch"))
 def _track(
     diffusion: Diffusion,
     key: Array,
     times: Array,
     log_prior: Array,
+    forward: Array,
     *,
     blocks: int,
     batch: int,
-    variances: tuple[str, str],
 ) -> tuple[tuple[Estimate, ...], Array]:
     """All estimates over ``blocks * batch`` trajectories, and the mean square of the error."""
 
     def block(number: Array) -> tuple[tuple[Moments, ...], Array]:
         key_block = jax.random.fold_in(key, number)
-        return _trajectories(diffusion, key_block, times, log_prior, batch, variances)
+        return _trajectories(diffusion, key_block, times, log_prior, forward, batch)
 
     parts, square = jax.lax.map(block, jnp.arange(blocks))
     return tuple(merge_moments(part) for part in parts), jnp.mean(square, axis=0)
@@ -183,8 +185,8 @@ def _trajectories(
     key: Array,
     times: Array,
     log_prior: Array,
+    forward: Array,
     batch: int,
-    variances: tuple[str, str],
 ) -> tuple[tuple[Moments, ...], Array]:
     """One scan over the grid for one batch of trajectories."""
     process = diffusion.process
@@ -205,7 +207,7 @@ def _trajectories(
         seen = _observed(diffusion, state, gained, t, y, means, separation)
         square = _posterior_error(diffusion, state, t)
         key_step = jax.random.fold_in(key_steps, index)
-        x, log_p = _step(process, key_step, state, t, s, y, means, variances)
+        x, log_p = _step(process, key_step, state, t, s, y, means, forward)
         return _State(x, log_p, gained, density), (seen, square)
 
     zero = jnp.zeros(batch, log_prior.dtype)
@@ -283,13 +285,15 @@ def _step(
     s: Array,
     y: Array,
     means: Array,
-    variances: tuple[str, str],
+    forward: Array,
 ) -> tuple[Array, Array]:
-    """Eq. (1) and (2), with distances relative to the chain's own class."""
+    """Eq. (1) and (2), with distances relative to the chain's own class.
+
+    ``forward (2,)`` says which of the kernel and the ratio has the forward step's variance.
+    """
     x = state.x
     c_a, c_x, bridge = processes.bridge(process, s, t)
-    known = {"bridge": bridge, "forward": processes.transition(process, s, t)[1]}
-    step, ratio = (known[name] for name in variances)
+    step, ratio = jnp.where(forward, processes.transition(process, s, t)[1], bridge)
     own = jnp.take_along_axis(means, y[:, None, None], axis=1)
     kick = jnp.sqrt(step) * normal(key, x.shape, x.dtype)
     moved = per_event(c_a, x) * own[:, 0] + per_event(c_x, x) * x + kick
