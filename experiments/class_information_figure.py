@@ -91,11 +91,11 @@ def _control(axis: Any, config: Any, measured: dict) -> None:
 
 def _image_entropy(axis: Any, measured: dict) -> None:
     """Entropy of the images' class and its rate, sampled, tracked, and through the network."""
-    grid = measured["image_grid"]
-    points(axis, measured["image_times"], measured["image_entropy"], measured["image_entropy_error"],
+    grid, times = measured["image_grid"], measured["image_times"]
+    points(axis, times, measured["image_entropy"], measured["image_entropy_error"],
            "entropy, fresh states", BLUE)  # fmt: skip
     _band(axis, grid, measured, "image_tracked_entropy", "entropy, tracked, exact denoisers", SKY)
-    points(axis, measured["image_times"], measured["image_rate"], measured["image_rate_error"],
+    points(axis, times, measured["image_rate"], measured["image_rate_error"],
            "rate (nats per OU time), fresh states", RED)  # fmt: skip
     _band(axis, grid, measured, "image_tracked_rate", "rate, tracked, exact denoisers", ORANGE)
     if "network_entropy" in measured:
@@ -142,4 +142,4 @@ def _tree(axis: Any, measured: dict, predicted: dict) -> None:
     axis.set_ylim(0.9 * times.min(), 1.05 * times.max())
     axis.set_ylabel("OU time at which the pair is half decided")
     axis.set_xlabel("class")
-    axis.set_title("generation runs downwards: the last to part are joined lowest", fontsize=10)
+    axis.set_title("classes that part last are joined lowest", fontsize=10)

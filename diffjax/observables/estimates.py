@@ -32,7 +32,7 @@ def mean_and_error(samples: Array, axis: int = 0) -> Estimate:
 class Moments(NamedTuple):
     """Number, mean and sum of squared deviations of some samples (arrays of one shape)."""
 
-    count: Array
+    number: Array
     mean: Array
     squares: Array
 
@@ -55,9 +55,9 @@ def merge_moments(parts: Moments) -> Estimate:
 
     Without a sample the mean is NaN, with one the error is infinite.
     """
-    count = jnp.sum(parts.count, axis=0)
-    mean = jnp.sum(parts.count * parts.mean, axis=0) / count
-    between = jnp.sum(parts.count * jnp.square(parts.mean - mean), axis=0)
+    count = jnp.sum(parts.number, axis=0)
+    mean = jnp.sum(parts.number * parts.mean, axis=0) / count
+    between = jnp.sum(parts.number * jnp.square(parts.mean - mean), axis=0)
     squares = jnp.sum(parts.squares, axis=0) + between
     spread = jnp.sqrt(squares / jnp.maximum(count - 1, 1) / count)
     return Estimate(mean, jnp.where(count > 1, spread, jnp.inf))
