@@ -98,5 +98,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "a negative-guidance schedule optimised by gradient through the whole sampler",
         "2410.14398; 2402.18491, outlook",
         "1 min quick, 20 min paper",
+    "class_information": Entry(
+        "when the class is decided: entropy, its rate, pairs of image classes, tracked posteriors",
+        "2506.10433",
+        "2 min quick, 15 min paper",
     ),
 }

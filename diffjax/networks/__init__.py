@@ -9,7 +9,7 @@ import importlib.util
 if importlib.util.find_spec("flax") is None:
     raise ImportError("diffjax.networks needs flax: pip install 'diffjax[networks]'")
 
-from diffjax.networks import classifier, denoiser, mlp, pretrained, unet
+from diffjax.networks import classifier, conditional, denoiser, mlp, pretrained, unet
 from diffjax.networks.denoiser import NetworkDenoiser, network_denoiser
 from diffjax.networks.functional import Network, ParameterCount, count_parameters, functional
 
@@ -18,6 +18,7 @@ __all__ = [
     "NetworkDenoiser",
     "ParameterCount",
     "classifier",
+    "conditional",
     "count_parameters",
     "denoiser",
     "functional",

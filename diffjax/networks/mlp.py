@@ -65,12 +65,18 @@ class MLP(nnx.Module):
         self.layers = nnx.List([_Layer(config.width, rngs) for _ in range(config.depth)])
         self.last = linear(config.width, config.dim, rngs=rngs)
 
-    def __call__(self, x: Array, time: Array, *, key: Array | None = None) -> Array:
-        """Prediction ``(B, d)``; there is no dropout, so that ``key`` changes nothing."""
+    def __call__(
+        self, x: Array, time: Array, *, shift: Array | None = None, key: Array | None = None
+    ) -> Array:
+        """Prediction ``(B, d)``; there is no dropout, so that ``key`` changes nothing.
+
+        ``shift (B, width)``, where given, is added to ``W [...]`` inside eq. (1).
+        """
         del key
         if x.shape[-1] != self.first.in_features:
             raise ValueError(f"x has shape {x.shape}, expected (B, {self.first.in_features})")
-        e = silu(self.embed(_features(time, jnp.asarray(self.tones[...])).astype(x.dtype)))
+        e = self.embed(_features(time, jnp.asarray(self.tones[...])).astype(x.dtype))
+        e = silu(e if shift is None else e + shift)
         h = self.first(x)
         for layer in self.layers:
             h = layer(h, e)

@@ -218,6 +218,7 @@ def example_losses(
     z: Array,
     *,
     key: Array | None = None,
+    labels: Array | None = None,
 ) -> Array:
     """Weighted squared error of every example, averaged over coordinates, ``(B,)``.
 
@@ -229,6 +230,8 @@ def example_losses(
         t: OU times ``(B,)``.
         z: standard normals, shape of ``a``.
         key: key of dropout; None for evaluation.
+        labels: class of every example ``(B,)``, which a conditional network takes after the time;
+            None for a network without.
 
     Returns:
         Losses in float32 or better, whatever the dtype of the network's output.
@@ -236,7 +239,8 @@ def example_losses(
     process, kind = objective.process, objective.parametrisation
     scale, std = process.scale(t), process.std(t)
     x = _per_example(scale, a) * a + _per_example(std, a) * z
-    output = apply(params, x, jnp.asarray(process.native(t), a.dtype), key=key)
+    known = () if labels is None else (labels,)
+    output = apply(params, x, jnp.asarray(process.native(t), a.dtype), *known, key=key)
     wanted = target(kind, a, z, scale, std)
     error = jnp.square(output.astype(a.dtype) - wanted)
     factor = weights(kind, objective.weighting, jnp.log(processes.snr(process, t)))

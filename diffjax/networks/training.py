@@ -75,6 +75,7 @@ def train(
     data: ArrayLike,
     config: TrainConfig,
     *,
+    labels: ArrayLike | None = None,
     mesh: Mesh | None = None,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -89,6 +90,9 @@ def train(
         objective: what is predicted, and at which noise levels.
         data: examples ``(n, ...)``, put on the device once, shared by all seeds.
         config: recipe.
+        labels: class of every example, integers ``(n,)``, for a conditional network
+            ``apply(params, x, time, labels (B,), *, key)``, which drops labels itself when it is
+            given a key; see `diffjax.networks.conditional`.
         mesh: a mesh with an axis ``data`` over which every batch is split; parameters are copied.
         folder: where checkpoints (``checkpoints/``) and the loss curve (``loss.csv``) are
             written while it runs; None writes nothing.
@@ -107,9 +111,10 @@ def train(
     """
     data = checks.floating(data, "data")
     check(config, data.shape[0], mesh)
+    labels = None if labels is None else _labels(labels, data.shape[0])
     run = _Run(state, objective, config, folder)
     place = (lambda tree: tree) if mesh is None else partial(_replicate, mesh)
-    state, data = place(jax.tree.map(jnp.array, state)), place(data)
+    state, data, labels = place(jax.tree.map(jnp.array, state)), place(data), place(labels)
     network, recipe = (
         as_partial(network),
         _without_lengths(config),
@@ -121,8 +126,9 @@ def train(
             count = min(length, config.steps - run.step, run.until_checkpoint())
             start = time.perf_counter()
             state, losses = advance(
-                state, data, objective, network, np.int32(count), config=recipe, mesh=mesh
-            )
+                state, data, objective, network, np.int32(count), config=recipe, mesh=mesh,
+                labels=labels,
+            )  # fmt: skip
             run.add(np.asarray(losses)[:count], state)  # waits for the device
             seconds = time.perf_counter() - start
             if progress is not None:
@@ -235,6 +241,17 @@ def _identity(objective: Objective, config: TrainConfig) -> dict[str, Any]:
         "process": type(objective.process).__name__,
         "levels": type(objective.levels).__name__,
     }
+
+
+def _labels(labels: ArrayLike, n: int) -> jax.Array:
+    """Checked labels, one integer per example."""
+    values = np.asarray(labels)
+    if values.shape != (n,) or values.dtype.kind not in "iu" or values.min() < 0:
+        raise ValueError(
+            f"labels has shape {values.shape} and dtype {values.dtype}, expected one class index "
+            f">= 0 for each of {n} examples"
+        )
+    return jnp.asarray(values, jnp.int32)
 
 
 def _without_lengths(config: TrainConfig) -> TrainConfig:

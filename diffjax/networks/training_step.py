@@ -192,9 +192,10 @@ def advance(
     *,
     config: TrainConfig,
     mesh: Mesh | None,
+    labels: Array | None = None,
 ) -> tuple[TrainState, Array]:
     """``count <= config.chunk`` steps; losses ``(chunk, ...)``, NaN after the last one."""
-    steps = partial(_steps, data, objective, apply, count, config, mesh)
+    steps = partial(_steps, (data, labels), objective, apply, count, config, mesh)
     if state.step.ndim == 0:
         return steps(state, lambda sound: sound)
 
@@ -206,7 +207,7 @@ def advance(
 
 
 def _steps(
-    data: Array,
+    examples: tuple[Array, Array | None],
     objective: Objective,
     apply: Apply,
     count: ArrayLike,
@@ -216,13 +217,15 @@ def _steps(
     agree: Callable[[Array], Array],
 ) -> tuple[TrainState, Array]:
     """A loop over steps whose length is a number of the program, not a part of it."""
+    data, _ = examples
     key_order, key_step = jax.random.split(jax.random.wrap_key_data(state.key))
     rows = batch_indices(key_order, state.step, config.chunk, config.batch, data.shape[0])
 
     def body(i: Array, carry: tuple) -> tuple:
         state, losses, sound = carry
         key = jax.random.fold_in(key_step, state.step)
-        loss, gradient = _gradient(key, state.params, data[rows[i]], objective, apply, config, mesh)
+        chosen = jax.tree.map(lambda v: v[rows[i]], examples)
+        loss, gradient = _gradient(key, state.params, chosen, objective, apply, config, mesh)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
         sound = sound & agree(finite)
         state = jax.lax.cond(sound, lambda: _update(state, gradient, config), lambda: state)
@@ -238,36 +241,39 @@ def _steps(
 def _gradient(
     key: Array,
     params: Any,
-    a: Array,
+    examples: tuple[Array, Array | None],
     objective: Objective,
     apply: Apply,
     config: TrainConfig,
     mesh: Mesh | None,
 ) -> tuple[Array, Any]:
     """Mean loss of a batch and its gradient, piece by piece, eq. (1)."""
+    a, labels = examples
     key_time, key_noise, key_network = jax.random.split(key, 3)
     t = objective.levels.draw(key_time, len(a), a.dtype)
     z = normal(key_noise, a.shape, a.dtype)
     network = _in_precision(apply, config.precision)
 
-    def loss(params: Any, a: Array, t: Array, z: Array, key: Array) -> Array:
+    def loss(params: Any, batch: tuple, key: Array) -> Array:
         if mesh is not None:
             split = NamedSharding(mesh, PartitionSpec(AXIS))
-            a, t, z = jax.lax.with_sharding_constraint((a, t, z), split)
-        return jnp.mean(example_losses(objective, network, params, a, t, z, key=key))
+            batch = jax.lax.with_sharding_constraint(batch, split)
+        a, t, z, labels = batch
+        losses = example_losses(objective, network, params, a, t, z, key=key, labels=labels)
+        return jnp.mean(losses)
 
+    batch = (a, t, z, labels)
     if config.accumulate == 1:
-        return jax.value_and_grad(loss)(params, a, t, z, key_network)
+        return jax.value_and_grad(loss)(params, batch, key_network)
 
     def piece(total: Any, item: Any) -> tuple[Any, None]:
-        index, *arrays = item
-        key = jax.random.fold_in(key_network, index)
-        value = jax.value_and_grad(loss)(params, *arrays, key)
+        index, part = item
+        value = jax.value_and_grad(loss)(params, part, jax.random.fold_in(key_network, index))
         return jax.tree.map(jnp.add, total, value), None
 
-    pieces = [v.reshape(config.accumulate, -1, *v.shape[1:]) for v in (a, t, z)]
+    pieces = jax.tree.map(lambda v: v.reshape(config.accumulate, -1, *v.shape[1:]), batch)
     zero = (jnp.zeros((), a.dtype), jax.tree.map(jnp.zeros_like, params))
-    total, _ = jax.lax.scan(piece, zero, (jnp.arange(config.accumulate), *pieces))
+    total, _ = jax.lax.scan(piece, zero, (jnp.arange(config.accumulate), pieces))
     return jax.tree.map(lambda v: v / config.accumulate, total)
 
 
@@ -277,8 +283,9 @@ def _in_precision(apply: Apply, precision: str) -> Apply:
         return apply
     dtype = jnp.dtype(precision)
 
-    def network(params: Any, x: Array, time: Array, *, key: Array | None) -> Array:
-        return apply(jax.tree.map(partial(_cast, dtype), params), x.astype(dtype), time, key=key)
+    def network(params: Any, x: Array, time: Array, *known: Array, key: Array | None) -> Array:
+        narrow = jax.tree.map(partial(_cast, dtype), params)
+        return apply(narrow, x.astype(dtype), time, *known, key=key)
 
     return network
 

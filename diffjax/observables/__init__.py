@@ -1,6 +1,8 @@
-"""Estimators with standard errors: spectrum, speciation, collapse, memorisation, denoising."""
+"""Estimators with standard errors: spectrum, speciation, class information, collapse, ..."""
 
 from diffjax.observables import (
+    class_information,
+    class_tracker,
     collapse,
     denoising,
     memorisation,
@@ -12,6 +14,8 @@ from diffjax.observables.estimates import Estimate, crossing, mean_and_error
 
 __all__ = [
     "Estimate",
+    "class_information",
+    "class_tracker",
     "collapse",
     "crossing",
     "denoising",

@@ -29,6 +29,40 @@ def mean_and_error(samples: Array, axis: int = 0) -> Estimate:
     return Estimate(mean, jnp.std(wide, axis=axis, ddof=1) / np.sqrt(n))
 
 
+class Moments(NamedTuple):
+    """Number, mean and sum of squared deviations of some samples (arrays of one shape)."""
+
+    number: Array
+    mean: Array
+    squares: Array
+
+
+def moments(samples: Array, member: Array | None = None) -> Moments:
+    """Moments of ``samples (B, ...)`` over the first axis, of those where ``member`` is 1.
+
+    Sums run in float32 or better; ``member`` broadcasts against the samples.
+    """
+    wide = samples.astype(jnp.promote_types(samples.dtype, jnp.float32))
+    kept = jnp.ones_like(wide) if member is None else jnp.broadcast_to(member, wide.shape)
+    kept = kept.astype(wide.dtype)
+    count = jnp.sum(kept, axis=0)
+    mean = jnp.sum(kept * wide, axis=0) / jnp.maximum(count, 1)
+    return Moments(count, mean, jnp.sum(kept * jnp.square(wide - mean), axis=0))
+
+
+def merge_moments(parts: Moments) -> Estimate:
+    """Mean and error over all samples of several blocks, stacked along the first axis.
+
+    Without a sample the mean is NaN, with one the error is infinite.
+    """
+    count = jnp.sum(parts.number, axis=0)
+    mean = jnp.sum(parts.number * parts.mean, axis=0) / count
+    between = jnp.sum(parts.number * jnp.square(parts.mean - mean), axis=0)
+    squares = jnp.sum(parts.squares, axis=0) + between
+    spread = jnp.sqrt(squares / jnp.maximum(count - 1, 1) / count)
+    return Estimate(mean, jnp.where(count > 1, spread, jnp.inf))
+
+
 def crossing(times: Array, curve: Array, error: Array, level: float) -> tuple[float, float]:
     """Time at which a measured curve crosses ``level``, and its standard error.
 
