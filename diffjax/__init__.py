@@ -17,6 +17,7 @@ from diffjax.data.potts import potts
 from diffjax.diffusion import Diffusion
 from diffjax.dynamics.backward import backward
 from diffjax.dynamics.forward import forward
+from diffjax.dynamics.late_start import late_start
 from diffjax.dynamics.protocols import clones, u_turns
 from diffjax.processes import (
     ornstein_uhlenbeck,
@@ -35,6 +36,7 @@ __all__ = [
     "curie_weiss_of_pairs",
     "forward",
     "gaussian_mixture",
+    "late_start",
     "observables",
     "ornstein_uhlenbeck",
     "point_cloud",

@@ -1,4 +1,4 @@
-"""Estimators with standard errors: spectrum, speciation, collapse, memorisation, denoising."""
+"""Estimators: spectrum, stability, speciation, collapse, memorisation, denoising, quality."""
 
 from diffjax.observables import (
     collapse,
@@ -7,6 +7,7 @@ from diffjax.observables import (
     sample_quality,
     speciation,
     spectrum,
+    stability,
 )
 from diffjax.observables.estimates import Estimate, crossing, mean_and_error
 
@@ -20,4 +21,5 @@ __all__ = [
     "sample_quality",
     "speciation",
     "spectrum",
+    "stability",
 ]
