@@ -111,7 +111,9 @@ def fixed_points(
     """Fixed points of the generative drift along decreasing times, each from the one before.
 
     Newton's method on (1) stays on the branch that it is on, stable or not. ``sweeps`` of (1) in
-    front of it leave an unstable branch for a stable one if the state is off its symmetry.
+    front of it leave an unstable branch for a stable one if the state is off its symmetry. A branch
+    that ends in a fold shows as times that did not converge or as a jump of the state; what follows
+    is another branch.
     The states are differentiable, once, in all that ``model`` holds and in ``times``, by (3).
 
     Args:
@@ -305,12 +307,16 @@ def _follow(
         t_value = jax.lax.stop_gradient(t)
         if sweeps:
             x = _swept(frozen, t_value, noise_value, x, sweeps, limit)
+        before = x
         x, residual = _newton(frozen, t_value, noise_value, x, solver, iterations, limit)
-        # (3): one more step, in which only the value of the map depends on the parameters
+        # (3): one more step, of which only the derivative by the parameters is kept. At a critical
+        # point, where the step is 0/0, there is no derivative.
         change = _sweep_map(model, t, noise, x) - x
-        polished = x + _newton_step(frozen, t_value, noise_value, x, change, solver)
+        step = _newton_step(frozen, t_value, noise_value, x, change, solver)
+        polished = x + jnp.where(jnp.isfinite(step), step - jax.lax.stop_gradient(step), 0)
         found = residual <= limit
-        return x, (jnp.where(found[..., None], polished, jnp.nan), residual, found)
+        kept = jnp.where(found[..., None], x, before)  # a lost iterate is no guess
+        return kept, (jnp.where(found[..., None], polished, jnp.nan), residual, found)
 
     _, branch = jax.lax.scan(one, jax.lax.stop_gradient(x), times)
     return Branch(*branch)
