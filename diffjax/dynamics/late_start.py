@@ -25,6 +25,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -223,7 +224,7 @@ def isotropic_start(dim: int, variance: ArrayLike = 1.0) -> SpectralStart:
     """
     dim = checks.count(dim, "dim")
     checks.positive(variance, "variance")
-    rest = jnp.asarray(variance, jnp.result_type(float))
+    rest = checks.floating(variance, "variance")
     empty = jnp.zeros((dim, 0), rest.dtype)
     return SpectralStart(jnp.zeros((dim,), rest.dtype), empty, empty[0], rest)
 
@@ -367,7 +368,7 @@ def _spectral_start(points: Array, kept: int) -> SpectralStart:
     """Leading vectors by the covariance, or by the points where they are fewer than dimensions."""
     n, d = points.shape
     mean = jnp.mean(points, axis=0)
-    centred = (points - mean) / np.sqrt(n - 1)
+    centred = (points - mean) / math.sqrt(n - 1)
     if n > d:
         covariance = jnp.matmul(centred.T, centred, precision="highest")
         values, vectors = jnp.linalg.eigh(covariance)
@@ -388,7 +389,7 @@ def _weighted_start(points: Array) -> WeightedStart:
     n, d = points.shape
     mean = jnp.mean(points, axis=0)
     block = min(n, _BLOCK)
-    centred = jnp.pad((points - mean) / np.sqrt(n - 1), ((0, -n % block), (0, 0)))
+    centred = jnp.pad((points - mean) / math.sqrt(n - 1), ((0, -n % block), (0, 0)))
     return WeightedStart(mean, centred.reshape(-1, block, d))
 
 

@@ -44,7 +44,14 @@ def benchmark():
 # Drift and Jacobian -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("process", [OU, variance_exploding(0.7), rectified_flow(0.7)])
+@pytest.mark.parametrize(
+    "process",
+    [
+        rectified_flow(0.7),
+        pytest.param(OU, marks=pytest.mark.slow),
+        pytest.param(variance_exploding(0.7), marks=pytest.mark.slow),
+    ],
+)
 def test_drift_and_jacobian_are_those_of_the_density(process):
     model, t, noise = Diffusion(MIXTURE.data, process), 0.6, 0.4
     scale, std = float(process.scale(t)), float(process.std(t))
@@ -96,6 +103,7 @@ def test_spectra_of_exact_and_of_skew_scores():
     assert np.all(few.rate <= values[0])
 
 
+@pytest.mark.slow
 def test_lanczos_stops_in_an_invariant_space():
     model = Diffusion(gaussian_mixture([1.0], np.ones((1, 3)), 0.4), OU)  # A is a multiple of I
     found = stability.leading_rate(KEY, model, STATES, 0.3)
@@ -107,15 +115,15 @@ def test_lanczos_stops_in_an_invariant_space():
 
 
 DELTAS = Diffusion(point_cloud(np.array([[1.0], [-1.0]])), ornstein_uhlenbeck())
-THETA = np.array([0.3, 0.6, 0.7, 0.9])
+THETA = np.array([0.7, 0.9])
 
 
 def test_published_branch_of_two_deltas():
-    start = jnp.array([[0.01], [-0.01], [0.0]])
+    start = jnp.array([[0.1], [-0.1], [0.0]])
     branch = stability.fixed_points(DELTAS, start, -np.log(THETA), sweeps=3000)
     assert bool(branch.converged.all())
     upper, lower, centre = np.moveaxis(np.asarray(branch.states)[..., 0], 1, 0)
-    np.testing.assert_allclose(upper, [0, 0, 0.69917416, 0.99431385], atol=5.1e-9)
+    np.testing.assert_allclose(upper, [0.69917416, 0.99431385], atol=5.1e-9)
     np.testing.assert_allclose(lower, -upper, atol=1e-12)
     np.testing.assert_allclose(centre, 0, atol=1e-14)
     rates = stability.drift_spectrum(DELTAS, branch.states, -np.log(THETA)[:, None])
@@ -124,7 +132,7 @@ def test_published_branch_of_two_deltas():
     q = THETA**2
     rate = 1 + 2 * (2 * q - 1) / (1 - q) ** 2
     np.testing.assert_allclose(rates.eigenvalues[:, 2, 0], rate, rtol=1e-9)
-    np.testing.assert_allclose(-rate[3], -35.34903, rtol=2e-8)
+    np.testing.assert_allclose(-rate[1], -35.34903, rtol=2e-8)
 
 
 def test_critical_time_of_the_centre_by_dynamics():
@@ -167,7 +175,9 @@ def bare(means, weights):
     return score_model(jax.tree_util.Partial(mixture_score, means, weights), OU)
 
 
-@pytest.mark.parametrize("solver", ["dense", "krylov", "exact"])
+@pytest.mark.parametrize(
+    "solver", ["dense", "exact", pytest.param("krylov", marks=pytest.mark.slow)]
+)
 def test_derivatives_of_a_fixed_point(solver):
     def state(means, weights, t, noise):
         if solver == "exact":
@@ -242,7 +252,14 @@ def test_published_counts_and_critical_index():
     rates = stability.drift_spectrum(model, x, clock[index]).eigenvalues[:, 0]
     t_c = float(stability.critical_times(clock[index], rates))
     assert abs(float(np.interp(t_c, clock, np.arange(1000))) - 440) <= 1
-    # the branch of the centre never becomes unstable: it ends in a fold at 461
+
+
+@pytest.mark.slow
+def test_branch_of_the_benchmark_ends_in_a_fold():
+    # at 461, without ever becoming unstable
+    model, _, _ = benchmark()
+    clock, index = schedules.ddpm_linear(), np.arange(480, 400, -1)
+    x = jnp.exp(-clock[index])[:, None] * 0.3 * jnp.ones(16)
     branch = stability.fixed_points(model, x[0], clock[index])
     lost = index[~np.asarray(branch.converged)]
     assert lost.max() == 461
@@ -250,6 +267,7 @@ def test_published_counts_and_critical_index():
     assert np.linalg.norm(before, axis=-1).max() < 1.0
 
 
+@pytest.mark.slow
 def test_counts_of_a_variance_exploding_process_are_modes():
     # modes of a density of one dimension: sign changes of its derivative on a grid
     data = gaussian_mixture([0.3, 0.3, 0.4], [[-2.0], [0.1], [2.4]], [0.1, 0.3, 0.2])
