@@ -89,4 +89,14 @@ EXPERIMENTS: dict[str, Entry] = {
         "2505.21777; 2505.17638",
         "4 min quick, accelerator paper",
     ),
+    "symmetry_breaking": Entry(
+        "fixed points of the generative drift: bifurcations, critical times, stable points",
+        "2305.19693, fig. 1-3",
+        "1 min quick, 10 min paper",
+    ),
+    "late_start": Entry(
+        "start from a Gaussian of matched moments: distance against start time and steps",
+        "2305.19693, tables 1, 2",
+        "2 min quick, 10 min paper",
+    ),
 }
