@@ -123,14 +123,14 @@ def _branches(config: Config) -> Curves:
         times = t_c * np.linspace(0.995, 0.15, config.times)
         start = 0.5 * unit[None]
         branch = stability.fixed_points(model, start, times, sweeps=2000)
-        rates = stability.drift_spectrum(model, branch.states[:, 0], times).eigenvalues
-        centre = stability.drift_spectrum(model, np.zeros((config.times, unit.size)), times)
+        states = np.stack([branch.states[:, 0], np.zeros((config.times, unit.size))])
+        rates, centre = np.asarray(stability.drift_spectrum(model, states, times).eigenvalues)
         found |= {
             f"times_{name}": times,
             f"radius_{name}": np.linalg.norm(branch.states[:, 0], axis=-1),
-            f"radial_{name}": np.asarray(rates)[:, -1],
-            f"transverse_{name}": np.asarray(rates)[:, 0],
-            f"centre_{name}": np.asarray(centre.eigenvalues)[:, 0],
+            f"radial_{name}": rates[:, -1],
+            f"transverse_{name}": rates[:, 0],
+            f"centre_{name}": centre[:, 0],
         }
     return found
 

@@ -48,7 +48,7 @@ def _bifurcation(axis: Any, measured: dict, name: str, dim: int, title: str) -> 
         points(axis, found[0], sign * found[1], None, label, RED)
     axis.axvline(np.exp(-critical), color=GREEN, lw=1, ls="--", label=r"$\theta_c$ (SDE)")
     axis.set(xlabel=r"$\theta = e^{-t}$", ylabel="fixed point $x^*/r$", title=title)
-    axis.legend(fontsize=8, loc="center left")
+    axis.legend(fontsize=8, loc="lower left")
 
 
 def _counts(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
@@ -101,8 +101,7 @@ def _landscapes(axis: Any, measured: dict) -> None:
         ylabel=r"$U(\varphi) - U(\pi/4)$, mean over pairs",
         title="potential",
     )
-    axis.set_ylim(-60, 60)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower center")
 
 
 def _moments(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
