@@ -14,9 +14,11 @@ from diffjax.data.curie_weiss import curie_weiss, curie_weiss_of_pairs
 from diffjax.data.gaussian_mixture import gaussian_mixture
 from diffjax.data.point_cloud import point_cloud
 from diffjax.data.potts import potts
+from diffjax.data.smoothed import smoothed, smoothed_by_level
 from diffjax.diffusion import Diffusion
 from diffjax.dynamics.backward import backward
 from diffjax.dynamics.forward import forward
+from diffjax.dynamics.late_start import late_start
 from diffjax.dynamics.protocols import clones, u_turns
 from diffjax.processes import (
     ornstein_uhlenbeck,
@@ -36,6 +38,7 @@ __all__ = [
     "forward",
     "gaussian_mixture",
     "guidance",
+    "late_start",
     "observables",
     "ornstein_uhlenbeck",
     "point_cloud",
@@ -43,6 +46,8 @@ __all__ = [
     "processes",
     "rectified_flow",
     "schedules",
+    "smoothed",
+    "smoothed_by_level",
     "u_turns",
     "variance_exploding",
     "variance_preserving",

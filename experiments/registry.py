@@ -98,9 +98,20 @@ EXPERIMENTS: dict[str, Entry] = {
         "a negative-guidance schedule optimised by gradient through the whole sampler",
         "2410.14398; 2402.18491, outlook",
         "1 min quick, 20 min paper",
+    ),
     "class_information": Entry(
         "when the class is decided: entropy, its rate, pairs of image classes, tracked posteriors",
         "2506.10433",
         "2 min quick, 15 min paper",
+    ),
+    "symmetry_breaking": Entry(
+        "fixed points of the generative drift: bifurcations, critical times, stable points",
+        "2305.19693, fig. 1-3",
+        "1 min quick, 10 min paper",
+    ),
+    "late_start": Entry(
+        "start from a Gaussian of matched moments: distance against start time and steps",
+        "2305.19693, tables 1, 2",
+        "2 min quick, 10 min paper",
     ),
 }

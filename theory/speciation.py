@@ -25,11 +25,25 @@ inside the logarithm, so a number must name its own. A hierarchy of centres
 :math:`\pm m_1 \pm m_2 \ldots` has a time :math:`t_k = \frac12\log(|m_k|^2/T)` (4) for each
 level; levels separate with the dimension only if their norms grow with different powers of it.
 
+The dynamic criterion belongs to one member of the family of generative dynamics with the marginals
+:math:`P_t`, :math:`dx = [x + (1+g)TF]\,d\tau + \sqrt{2gT}\,dW`. For symmetric data of constant norm
+the centre is a fixed point of every drift at every time, the posterior there is the data law, and
+with :math:`q = e^{-2t}` the largest eigenvalue of the Jacobian of the drift vanishes at
+
+.. math:: q^2 + [(1+g)(1+\Lambda/T) - 2]\,q - g = 0. \tag{5}
+
+The reverse SDE, :math:`g = 1`, has :math:`t_U`, and :math:`g \to \infty` has :math:`t_b`. The
+probability flow, :math:`g = 0`, has :math:`q = 1 - \Lambda/T`, and an unstable centre at every time
+where :math:`\Lambda \ge T`.
+
 Clone agreements are in `theory.clone_agreement` and `theory.many_classes`, potentials in
 `theory.potentials`; their names are also found here.
 
-Sources: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); Biroli, Mezard 2023 (2306.03518).
+Sources: Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491); Biroli, Mezard 2023 (2306.03518);
+Raya, Ambrogioni 2023 (2305.19693) for the SDE in (5), whose general form is derived here.
 """
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -63,9 +77,12 @@ from theory.potentials import (
 )
 
 __all__ = [
+    "CentreTimes",
+    "centre_times",
     "clone_agreement",
     "dynamic_time",
     "effective_kappa",
+    "fixed_point_time",
     "hierarchy_clone_agreement",
     "hierarchy_times",
     "kappa_of_agreement",
@@ -145,6 +162,85 @@ def dynamic_time(eigenvalue: ArrayLike, temperature: ArrayLike = 1.0) -> Array:
     """
     eigenvalue, temperature = _spectral_arguments(eigenvalue, temperature)
     return 0.5 * jnp.arcsinh(eigenvalue / temperature)
+
+
+class CentreTimes(NamedTuple):
+    """When the centre of symmetric data of constant norm becomes unstable, by criterion."""
+
+    sde: Array
+    """Drift of the reverse SDE: `dynamic_time`."""
+    ode: Array
+    """Drift of the probability flow; infinite where the centre is unstable at every time."""
+    log_density: Array
+    """Convexity of the negative log density: `static_time`."""
+
+
+def fixed_point_time(
+    eigenvalue: ArrayLike, noise: ArrayLike = 1.0, temperature: ArrayLike = 1.0
+) -> Array:
+    r"""Time at which the centre becomes an unstable fixed point of a generative drift.
+
+    .. math:: q^2 + [(1+g)(1+\Lambda/T) - 2]\,q - g = 0, \qquad q = e^{-2t}
+
+    For centred data of constant norm that are symmetric under reflection. Infinite where the
+    centre is unstable at every time, which happens for the probability flow with an eigenvalue of
+    the temperature or more; the derivative there is zero. Zero for a zero eigenvalue.
+
+    Args:
+        eigenvalue: largest eigenvalue of the covariance of centred data; arguments broadcast.
+        noise: g in units of the temperature: 1 for the reverse SDE, 0 for the probability flow.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Raya, Ambrogioni 2023 (2305.19693) for the SDE; (5).
+    """
+    checks.require_nonnegative("noise", noise, "pass 1 for the reverse SDE, 0 for the flow")
+    checks.require_temperature(temperature)
+    fix = "pass the largest eigenvalue of a covariance"
+    checks.require_nonnegative("eigenvalue", eigenvalue, fix)
+    eigenvalue, noise, temperature = floats(eigenvalue, noise, temperature)
+    ratio = eigenvalue / temperature
+    total = (1 + noise) * (1 + ratio)
+    linear = total - 2
+    # discriminant linear^2 + 4 g, which is zero only for the flow at ratio one
+    square = linear**2 + 4 * noise
+    root = jnp.sqrt(jnp.where(square > 0, square, 1))
+    # 1 - q by its own quadratic near q = 1, and q without cancellation far from it
+    lost = 2 * (1 + noise) * ratio / (total + root)
+    far = 2 * noise / jnp.where(linear + root > 0, linear + root, 1)
+    exists = (noise > 0) | (ratio < 1)
+    close = exists & (lost < 0.5)
+    late = exists & ~close
+    # late with linear <= 0 means q = 1 - lost <= 1/2, where the subtraction loses one bit
+    q = jnp.where(linear > 0, far, 1 - lost)
+    near_time = -0.5 * jnp.log1p(-jnp.where(close, lost, 0))
+    late_time = -0.5 * jnp.log(jnp.where(late, q, 1))
+    valid = (noise >= 0) & (eigenvalue >= 0) & (temperature > 0)
+    never = jnp.where(valid, jnp.inf, jnp.nan)
+    return jnp.where(exists & valid, jnp.where(close, near_time, late_time), never)
+
+
+def centre_times(eigenvalue: ArrayLike, temperature: ArrayLike = 1.0) -> CentreTimes:
+    r"""Critical times of the centre of symmetric data of constant norm, by criterion.
+
+    They are different numbers for one set of data, and only agree in the order: the flow first.
+
+    Args:
+        eigenvalue: largest eigenvalue of the covariance of centred data; arguments broadcast.
+        temperature: temperature of the process.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: Raya, Ambrogioni 2023 (2305.19693); Biroli, Mezard 2023 (2306.03518); (2), (5).
+    """
+    return CentreTimes(
+        sde=dynamic_time(eigenvalue, temperature),
+        ode=fixed_point_time(eigenvalue, 0.0, temperature),
+        log_density=static_time(eigenvalue, temperature),
+    )
 
 
 def mixture_static_time(

@@ -7,6 +7,8 @@ With ``f = (d log scale / dt) x``, ``g = scale e^t sqrt(2T)`` and ``s < t``:
     ancestral      the bridge with ``E[a | x_t]`` in place of ``a`` (DDPM); weak order 1. Its
                    variance is the bridge's or the forward transition's, DDPM's two choices.
     ddim           ``x_s = scale_s D + std_s/std_t (x_t - scale_t D)``, ``D = E[a | x_t]``; order 1.
+                   With noise: ``std_s -> sqrt(std_s^2 - k^2)`` and ``+ k z``, ``k = eta`` times the
+                   standard deviation of the bridge; ``eta = 1`` is ``ancestral``.
     euler_maruyama ``x_s = x_t - h f + h g^2 (1 + noise^2)/2 score + noise g sqrt(h) z``, h = t - s;
                    noise = 1 is the reverse SDE, 0 the probability flow; weak order 1.
     heun           probability flow by Heun's method in the exponential coordinates
@@ -29,10 +31,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from diffjax import processes, records
+from diffjax import checks, processes, records
 from diffjax.data.base import per_event
 from diffjax.diffusion import denoise_at, score_at
 from diffjax.dynamics.scan import Step
@@ -57,7 +60,9 @@ class Ancestral:
 @records.register
 @dataclass(frozen=True)
 class Ddim:
-    """Deterministic implicit transition; made by `ddim`."""
+    """Implicit transition, with noise unless ``eta`` is None; made by `ddim`."""
+
+    eta: ArrayLike | None = None
 
 
 @records.register
@@ -111,9 +116,21 @@ def ancestral(variance: str = "bridge") -> Ancestral:
     return Ancestral(variance == "transition")
 
 
-def ddim() -> Ddim:
-    """DDIM without noise: first-order exponential integrator of the probability flow."""
-    return Ddim()
+def ddim(eta: ArrayLike = 0.0) -> Ddim:
+    """DDIM: first-order exponential integrator of the probability flow, with noise for eta > 0.
+
+    Args:
+        eta: 0 for no noise, 1 for the `ancestral` sampler.
+
+    Raises:
+        ValueError: if a concrete eta is outside 0 to 1.
+    """
+    if checks.is_concrete(eta):
+        if not 0 <= float(np.asarray(eta)) <= 1:
+            raise ValueError(f"eta must lie in [0, 1], but is {eta!r}")
+        if np.asarray(eta) == 0:
+            return Ddim()  # draws no noise
+    return Ddim(eta)
 
 
 def euler_maruyama(noise: ArrayLike = 1.0) -> EulerMaruyama:
@@ -196,10 +213,17 @@ def _ancestral_step(method: Any, model: Any) -> Step:
     return step
 
 
-def _ddim_step(_: Method, model: Any) -> Step:
-    def step(_: Array, x: Array, t: Array, s: Array) -> tuple[Array, Any]:
+def _ddim_step(method: Any, model: Any) -> Step:
+    def step(key: Array, x: Array, t: Array, s: Array) -> tuple[Array, Any]:
         a = denoise_at(model, x, t)
-        return _along_flow(model.process, a, x, s, t), a
+        if method.eta is None:
+            return _along_flow(model.process, a, x, s, t), a
+        process = model.process
+        fresh = jnp.square(jnp.asarray(method.eta, x.dtype)) * processes.bridge(process, s, t)[2]
+        kept = jnp.sqrt(jnp.maximum(process.variance(s) - fresh, 0))
+        noise = (x - per_event(process.scale(t), x) * a) / per_event(process.std(t), x)
+        mean = per_event(process.scale(s), x) * a + per_event(kept, x) * noise
+        return mean + per_event(jnp.sqrt(fresh), x) * normal(key, x.shape, x.dtype), a
 
     return step
 

@@ -1,14 +1,16 @@
-"""Estimators with standard errors: spectrum, speciation, class information, collapse, ..."""
+"""Estimators with standard errors, one subject a module."""
 
 from diffjax.observables import (
     class_information,
     class_tracker,
     collapse,
     denoising,
+    likelihood,
     memorisation,
     sample_quality,
     speciation,
     spectrum,
+    stability,
 )
 from diffjax.observables.estimates import Estimate, crossing, mean_and_error
 
@@ -19,9 +21,11 @@ __all__ = [
     "collapse",
     "crossing",
     "denoising",
+    "likelihood",
     "mean_and_error",
     "memorisation",
     "sample_quality",
     "speciation",
     "spectrum",
+    "stability",
 ]

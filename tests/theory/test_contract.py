@@ -27,6 +27,7 @@ from theory import (
     random_features,
     rem,
     speciation,
+    symmetry_breaking,
 )
 from theory.checks import floats
 from theory.cumulants import noncentral_chi_square as chi_square
@@ -307,6 +308,17 @@ FUNCTIONS = {
     "relaxation_time": (random_features.relaxation_time, (0.5, 0.03, 4.0)),
     "training_times": (random_features.training_times, (0.03, 4.0, 2.0, np.array([0.8]))),
     "asymptotic_training_times": (random_features.asymptotic_training_times, (0.03, 2.0)),
+    "fixed_point_time": (speciation.fixed_point_time, (3.0, 0.7, 0.6)),
+    "centre_times": (speciation.centre_times, (0.4, 0.6)),
+    "centre_rate": (symmetry_breaking.centre_rate, (0.4, 2.0, 0.7, 0.6)),
+    "ordered_radius": (symmetry_breaking.ordered_radius, (0.3, 1.6, 3.0, 0.7, 0.6)),
+    "sphere_rates": (symmetry_breaking.sphere_rates, (0.3, 1.1, 1.6, 3.0, 0.7, 0.6)),
+    "field_magnetization": (symmetry_breaking.field_magnetization, (1.4, 0.05)),
+    "field_susceptibility": (symmetry_breaking.field_susceptibility, (1.4, 0.05)),
+    "field_free_energy": (symmetry_breaking.field_free_energy, (1.4,)),
+    "sphere_order": (symmetry_breaking.sphere_order, (1.4, 1.7, 3.0)),
+    "linear_schedule_time": (symmetry_breaking.linear_schedule_time, (0.3, 0.1, 20.0)),
+    "linear_schedule_index": (symmetry_breaking.linear_schedule_index, (0.3, 0.1, 20.0)),
 }
 
 
@@ -396,6 +408,12 @@ RESCALED = {
         (0.7, np.array([0.3]), np.array([0.5]), np.array([0.6]), T),
         (0.7, np.array([0.3]) / ROOT, np.array([0.5]) / T, np.array([0.6]) / T, 1.0),
     ),
+    "fixed_point_time": ((3.0, 0.7, T), (3.0 / T, 0.7, 1.0)),
+    "centre_rate": ((0.4, 2.0, 0.7, T), (0.4, 2.0 / T, 0.7, 1.0)),
+    "sphere_rates": (
+        (0.3, 1.1, 1.6, 3.0, 0.7, T),
+        (0.3, 1.1 / ROOT, 1.6 / ROOT, 3.0, 0.7, 1.0),
+    ),
     "simplex_dynamic_time": ((5.0, 4.0, T), (5.0 / ROOT, 4.0, 1.0)),
     "simplex_spinodal_time": ((5.0, 4.0, T), (5.0 / ROOT, 4.0, 1.0)),
     "gaussian_excess_entropy": ((0.7, 3.0, 8.0, 0.4, T), (0.7, 3.0, 8.0, 0.4 / T, 1.0)),
@@ -460,6 +478,11 @@ BAD = [
     (memorisation_rem.energy_rate, (-0.3, 0.7, 0.4), "energy=-0.3"),
     (rem.participation_moment, (1.0, 0.5), "power must be above 1"),
     (kernel_density.thresholds, (-0.1,), "alpha=-0.1"),
+    (speciation.fixed_point_time, (1.0, -0.5), "noise must be >= 0"),
+    (symmetry_breaking.ordered_radius, (0.0, 1.0, 2), "t must be positive"),
+    (symmetry_breaking.ordered_radius, (0.1, 1.0, 0), "dim must be >= 1"),
+    (symmetry_breaking.field_magnetization, (0.0,), "inverse_variance must be positive"),
+    (symmetry_breaking.linear_schedule_time, (-0.1,), "s=-0.1"),
 ]
 
 

@@ -1,0 +1,340 @@
+"""Gaussian late start: skip the part of the dynamics in front of the symmetry breaking.
+
+A sampler that begins at a late time from a Gaussian of matched mean and covariance is compared
+with one that begins there from standard noise ("vanilla"). For a mixture of ten Gaussians every
+ingredient is exact, so that the Frechet distance to the data measures the start and the step alone;
+images are sampled by the exact empirical score of all of them. The whole curve over start times is
+shown, with its knee, beside the times at which the centre loses stability: the best of many start
+times is an optimistic number. Distances are between pixels or coordinates, no features.
+
+Source: Raya, Ambrogioni 2023 (2305.19693).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffjax
+import theory.speciation
+from diffjax import schedules
+from diffjax.dynamics import methods
+from diffjax.dynamics.late_start import gaussian_start, gaussian_start_of_moments, isotropic_start
+from diffjax.observables import stability
+from diffjax.observables.sample_quality import frechet_distance
+from experiments import trained
+from experiments.command_line import option
+from experiments.comparison import Comparison, compare
+from experiments.session import Curves, Report, Session
+from experiments.style import number
+from experiments.symmetry_breaking import mixture
+
+SAMPLES, SEEDS = 8000, 5  # of the reference values
+SAMPLERS = {"ddim": methods.ddim(), "eta1": methods.ddim(1.0), "exact": methods.exact()}
+# sampler, steps, start, index: mean and standard deviation over five seeds
+PUBLISHED = {
+    ("ddim", 3, "vanilla", 500): (0.860, 0.034),
+    ("ddim", 3, "gaussian", 300): (0.185, 0.008),
+    ("ddim", 10, "vanilla", 800): (0.094, 0.010),
+    ("ddim", 10, "gaussian", 500): (0.045, 0.004),
+    ("eta1", 5, "vanilla", 600): (0.424, 0.030),
+    ("eta1", 5, "gaussian", 300): (0.131, 0.012),
+}
+FLOOR = (0.0048, 0.0023)
+KINDS = ("vanilla", "gaussian")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Start times, numbers of steps, and the images."""
+
+    indices: tuple[int, ...] = option(
+        (100, 200, 300, 400, 500, 600, 700, 800, 900), "start indices", nargs="+", type=int
+    )
+    steps: tuple[int, ...] = option((3, 5, 10), "denoiser calls of a run", nargs="+", type=int)
+    samplers: tuple[str, ...] = option(
+        ("ddim", "eta1", "exact"), "samplers of the whole curves", nargs="+", type=str
+    )
+    data: str = option("digits", "images", choices=("digits", "mnist", "fashion-mnist"))
+    root: str = option("", "folder of image files")
+    n: int = option(1700, "number of images, equally many of each class")
+    image_steps: int = option(10, "steps for images, DDIM")
+    image_samples: int = option(1700, "samples of images per run")
+    image_seeds: int = option(3, "seeds for images")
+    seed: int = option(0, "seed of every random number")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "test": {
+        "indices": (200, 400, 600, 800),
+        "steps": (3,),
+        "samplers": ("ddim",),
+        "image_steps": 3,
+        "image_samples": 500,
+        "image_seeds": 2,
+        "n": 300,
+    },
+    "quick": {},
+    "paper": {"indices": tuple(range(50, 1000, 50)), "image_samples": 5000, "image_seeds": 5},
+}
+
+
+def times_of(clock: np.ndarray, index: int, steps: int) -> np.ndarray:
+    """OU times of ``steps`` denoiser calls from ``index`` down, and t = 0 behind the last."""
+    grid = np.linspace(0, index, steps).astype(int)[::-1]
+    return np.append(clock[grid], 0.0)
+
+
+def simulate(config: Config, session: Session) -> dict[str, Any]:
+    """Distances of the benchmark and of the images over start times."""
+    for name in config.samplers:
+        if name not in SAMPLERS:
+            raise ValueError(f"unknown sampler {name!r}; choose of {', '.join(SAMPLERS)}")
+    bar = session.progress
+    measured = dict(session.part("benchmark", partial(_benchmark, config, bar("benchmark"))))
+    return measured | session.part("images", partial(_images, config, bar("images")))
+
+
+def cells(config: Config) -> list[tuple[str, int, str, int]]:
+    """All runs of the benchmark: the published cells, then the curves."""
+    curves = [
+        (sampler, steps, kind, index)
+        for sampler in config.samplers
+        for steps in (config.steps if sampler != "exact" else config.steps[:1])
+        for kind in KINDS
+        for index in config.indices
+    ]
+    return list(dict.fromkeys([*PUBLISHED, *curves]))
+
+
+def _benchmark(config: Config, progress: Any) -> Curves:
+    """Frechet distance and class divergence of every cell and seed, ``(cells, seeds)``."""
+    model, centres, covariance = mixture(np.float32)
+    clock = np.asarray(schedules.ddpm_linear(), np.float32)
+    mean = jnp.asarray(centres.mean(0), jnp.float32)
+    starts = {
+        "vanilla": isotropic_start(16, jnp.float32(1)),
+        "gaussian": gaussian_start_of_moments(mean, jnp.asarray(covariance, jnp.float32)),
+    }
+    keys = [jax.random.fold_in(jax.random.key(config.seed), s) for s in range(SEEDS)]
+    clean = [model.sample(jax.random.fold_in(key, 0), 0.0, SAMPLES) for key in keys]
+    again = [model.sample(jax.random.fold_in(key, 1), 0.0, SAMPLES) for key in keys]
+    floor = [float(frechet_distance(a, b)) for a, b in zip(clean, again)]
+    runs, distance, divergence = cells(config), [], []
+    for i, (sampler, steps, kind, index) in enumerate(runs):
+        times = times_of(clock, index, steps)
+        for key, real in zip(keys, clean):
+            key_start, key_path = jax.random.split(jax.random.fold_in(key, 2 + i))
+            x = diffjax.late_start(key_start, starts[kind], times[0], SAMPLES)
+            x, _ = diffjax.backward(key_path, model, x, times, method=SAMPLERS[sampler])
+            distance.append(float(frechet_distance(x, real)))
+            label = np.argmax(np.asarray(model.class_log_posterior(x, 1e-3)), axis=-1)
+            divergence.append(_divergence(label, np.full(10, 0.1)))
+        if progress is not None:
+            progress(i + 1, len(runs))
+    return {
+        "distance": np.reshape(distance, (-1, SEEDS)),
+        "divergence": np.reshape(divergence, (-1, SEEDS)),
+        "floor": np.asarray(floor),
+    }
+
+
+def _divergence(labels: np.ndarray, prior: np.ndarray) -> float:
+    """KL divergence of the prior from the frequencies of labels; an empty class counts 1/M."""
+    counts = np.maximum(np.bincount(labels, minlength=prior.size), 1)
+    return float(np.sum(prior * np.log(prior * len(labels) / counts)))
+
+
+def _images(config: Config, progress: Any) -> Curves:
+    """The same for images with their exact empirical score, and the growth rate at their mean."""
+    classes = tuple(str(c) for c in range(10))
+    data = trained.images(config.data, config.root or None, classes, config.n, "float32")
+    points, labels = jnp.asarray(data.points), np.asarray(data.labels)
+    process = diffjax.ornstein_uhlenbeck()
+    model = diffjax.Diffusion(diffjax.point_cloud(points), process)
+    clock = np.asarray(schedules.ddpm_linear(), np.float32)
+    start = gaussian_start(points)
+    starts = {"vanilla": isotropic_start(points.shape[1], jnp.float32(1)), "gaussian": start}
+    prior = np.bincount(labels, minlength=10) / len(labels)
+    distance, divergence = [], []
+    total = len(KINDS) * len(config.indices)
+    for i in range(total):
+        kind, index = KINDS[i // len(config.indices)], config.indices[i % len(config.indices)]
+        times = times_of(clock, index, config.image_steps)
+        for seed in range(config.image_seeds):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 500 + i), seed)
+            key_start, key_path = jax.random.split(key)
+            x = diffjax.late_start(key_start, starts[kind], times[0], config.image_samples)
+            x, _ = diffjax.backward(key_path, model, x, times, method="ddim")
+            distance.append(float(frechet_distance(x, points)))
+            nearest = np.argmax(np.asarray(model.index_log_weights(x, 0.05)), axis=-1)
+            divergence.append(_divergence(labels[nearest], prior))
+        if progress is not None:
+            progress(i + 1, total)
+    shape = (len(KINDS), len(config.indices), config.image_seeds)
+    scan = np.arange(999, 50, -50)
+    at_mean = jnp.exp(-clock[scan])[:, None] * start.mean
+    rates = np.asarray(stability.leading_rate(jax.random.key(1), model, at_mean, clock[scan]).rate)
+    crossing = np.interp(
+        float(stability.critical_times(clock[scan], rates)), clock, np.arange(1000)
+    )
+    top = np.asarray(float(start.eigenvalues[0]))
+    return {
+        "image_distance": np.reshape(distance, shape),
+        "image_divergence": np.reshape(divergence, shape),
+        "image_crossing": crossing,
+        "image_top": top,
+        "image_index": scan,
+        "image_rate": rates,
+    }
+
+
+def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
+    """Indices at which the centre loses stability: by formula, and by the rate at the mean."""
+    model, centres, covariance = mixture()
+    clock = np.asarray(schedules.ddpm_linear())
+    index = np.arange(600, 380, -2)
+    at_mean = np.exp(-clock[index])[:, None] * centres.mean(0)
+    rates = stability.drift_spectrum(model, at_mean, clock[index]).eigenvalues[:, 0]
+
+    def to_index(t: Any) -> float:
+        return float(np.interp(float(t), clock, np.arange(len(clock))))
+
+    times = theory.speciation.fixed_point_time(
+        np.array([np.linalg.eigvalsh(covariance)[-1], float(measured["image_top"])])
+    )
+    return {
+        "formula": to_index(times[0]),
+        "image_formula": to_index(times[1]),
+        "rate": to_index(stability.critical_times(clock[index], rates)),
+    }
+
+
+def knee(indices: Any, curve: np.ndarray) -> float:
+    """Index of the largest second difference of a curve on an even grid; NaN below three points."""
+    if len(curve) < 3:
+        return float("nan")
+    return float(indices[1 + int(np.argmax(np.diff(curve, 2)))])
+
+
+def comparisons(config: Config, measured: dict[str, Any]) -> list[Comparison]:
+    """The published cells and the floor, and the cells with the two starts exchanged."""
+    row = {cell: measured["distance"][i].mean() for i, cell in enumerate(cells(config))}
+    value = np.array([row[cell] for cell in PUBLISHED] + [measured["floor"].mean()])
+    mean, spread = np.array([*PUBLISHED.values(), FLOOR]).T
+    error = spread * np.sqrt(2 / SEEDS)  # of two independent means over five seeds
+    swapped = np.append(mean[:-1].reshape(-1, 2)[:, ::-1].ravel(), mean[-1])
+    return [
+        compare("Frechet distances of the benchmark", value, error, mean),
+        compare("the same, starts exchanged", value, error, swapped, control=True),
+    ]
+
+
+def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) -> Report:
+    """Table of the benchmark, knees, and the images."""
+    from experiments.late_start_figure import draw
+
+    found, rows = comparisons(config, measured), []
+    runs = cells(config)
+    for i, cell in enumerate(runs[: len(PUBLISHED)]):
+        sampler, steps, kind, index = cell
+        values, (mean, spread) = measured["distance"][i], PUBLISHED[cell]
+        rows.append(
+            (
+                f"{sampler}, {steps} steps, {kind} start at {index}",
+                f"{number(values.mean(), values.std(ddof=1))}, reference {number(mean, spread)}",
+            )
+        )
+    rows.append(
+        (
+            "floor, exact samples",
+            f"{number(measured['floor'].mean(), FLOOR[1])}, reference {number(*FLOOR)}",
+        )
+    )
+    knees = {}
+    for sampler, steps, values in curves_of(config, measured):
+        knees[f"{sampler}_{steps}"] = knee(config.indices, values[1].mean(-1))
+    rows.append(
+        ("knee of the Gaussian start", ", ".join(f"{k}: {v:.0f}" for k, v in knees.items()))
+    )
+    rows.append(
+        (
+            "centre of the mixture unstable below",
+            f"index {predicted['rate']:.0f} (rate at "
+            f"the mean), {predicted['formula']:.0f} (formula)",
+        )
+    )
+    image = measured["image_distance"].mean(-1)
+    image_knee = knee(config.indices, image[1])
+    rows.append(
+        (
+            f"{config.data}, DDIM {config.image_steps} steps",
+            f"knee {image_knee:.0f}; centre unstable below {float(measured['image_crossing']):.0f}"
+            f" (rate at the mean), {predicted['image_formula']:.0f} (formula)",
+        )
+    )
+    gain = image[0] / image[1]
+    best = int(np.argmax(gain))
+    summary = {
+        "cells": [
+            {
+                "sampler": s,
+                "steps": k,
+                "start": kind,
+                "index": i,
+                "distance": float(d.mean()),
+                "sd": float(d.std(ddof=1)),
+                "class_divergence": float(v.mean()),
+            }
+            for (s, k, kind, i), d, v in zip(runs, measured["distance"], measured["divergence"])
+        ],
+        "knees": knees,
+        "image_knee": image_knee,
+        **predicted,
+        "image_rate_index": float(measured["image_crossing"]),
+    }
+    table = dict(zip(runs, measured["distance"].mean(-1)))
+    finding = (
+        f"With three DDIM steps the matched Gaussian start brings the Frechet distance of the "
+        f"mixture from {table['ddim', 3, 'vanilla', 500]:.2f} to "
+        f"{table['ddim', 3, 'gaussian', 300]:.2f}; on {config.data} it is "
+        f"{gain[best]:.1f} times smaller at index {config.indices[best]}, and both curves meet at "
+        f"early starts, above the critical index {predicted['rate']:.0f} of the mixture."
+    )
+    curves: Curves = {
+        "indices": np.asarray(config.indices),
+        "image_distance": measured["image_distance"],
+        "image_divergence": measured["image_divergence"],
+        "distance": measured["distance"],
+        "divergence": measured["divergence"],
+    }
+    axes = {
+        "indices": "DDPM step index of the start (I,)",
+        "image_distance": "squared Frechet distance in pixels, vanilla and Gaussian (2, I, seeds)",
+        "image_divergence": "KL divergence of class frequencies in nats (2, I, seeds)",
+        "distance": "squared Frechet distance of the cells in summary.json (cells, seeds)",
+        "divergence": "KL divergence of class frequencies of the cells in nats (cells, seeds)",
+    }
+    return Report(
+        finding=finding,
+        table=rows,
+        summary=summary,
+        curves=curves,
+        axes=axes,
+        comparisons=found,
+        figure=lambda: draw(config, measured, predicted),
+    )
+
+
+def curves_of(config: Config, measured: dict[str, Any], name: str = "distance") -> Any:
+    """``(sampler, steps, values (2, I, seeds))`` of the whole curves."""
+    place = {cell: i for i, cell in enumerate(cells(config))}
+    for sampler in config.samplers:
+        for steps in config.steps if sampler != "exact" else config.steps[:1]:
+            rows = [[place[sampler, steps, k, i] for i in config.indices] for k in KINDS]
+            yield sampler, steps, measured[name][np.asarray(rows)]

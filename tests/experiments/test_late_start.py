@@ -1,0 +1,37 @@
+"""Reference cells, critical indices and images of the test preset."""
+
+import numpy as np
+import pytest
+
+from experiments.late_start import knee, times_of
+
+
+def test_run(runs, check_run):
+    report, folder = runs("late_start")
+    check_run(report, folder, "late_start", exact=1, controls=1)
+    summary = report.summary
+    assert abs(summary["rate"] - 440) < 1
+    assert round(summary["formula"]) == 466
+    cells = {(c["sampler"], c["steps"], c["start"], c["index"]): c for c in summary["cells"]}
+    # a start of matched moments is closer from every late time, and loses fewer classes
+    for index in (200, 400):
+        vanilla, gaussian = (cells["ddim", 3, kind, index] for kind in ("vanilla", "gaussian"))
+        assert gaussian["distance"] < 0.6 * vanilla["distance"]
+    image = report.curves["image_distance"].mean(-1)
+    assert image[1, 0] < image[0, 0]
+
+
+def test_grid_ends_with_clean_data_not_with_the_last_entry():
+    clock = np.arange(1.0, 1001.0)
+    np.testing.assert_array_equal(times_of(clock, 500, 3), [501.0, 251.0, 1.0, 0.0])
+
+
+def test_knee_is_the_largest_second_difference():
+    assert knee([1, 2, 3, 4, 5], np.array([1.0, 1, 1, 3, 5])) == 3
+    assert np.isnan(knee([1, 2], np.array([1.0, 2.0])))
+
+
+@pytest.mark.slow
+def test_quick(execute, check_run, tmp_path):
+    report = execute("late_start", tmp_path, preset="quick")
+    check_run(report, tmp_path, "late_start", exact=1, controls=1)
