@@ -14,6 +14,7 @@ from diffjax.data.curie_weiss import curie_weiss, curie_weiss_of_pairs
 from diffjax.data.gaussian_mixture import gaussian_mixture
 from diffjax.data.point_cloud import point_cloud
 from diffjax.data.potts import potts
+from diffjax.data.sphere import hypersphere
 from diffjax.diffusion import Diffusion
 from diffjax.dynamics.backward import backward
 from diffjax.dynamics.forward import forward
@@ -35,6 +36,7 @@ __all__ = [
     "curie_weiss_of_pairs",
     "forward",
     "gaussian_mixture",
+    "hypersphere",
     "observables",
     "ornstein_uhlenbeck",
     "point_cloud",
