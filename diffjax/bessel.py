@@ -161,14 +161,15 @@ def _debye(terms: int) -> tuple[tuple[float, ...], ...]:
         width = max(len(f), len(g))
         pad = [Fraction(0)]
         return [
-            a + factor * b
-            for a, b in zip(f + pad * (width - len(f)), g + pad * (width - len(g)))
+            a + factor * b for a, b in zip(f + pad * (width - len(f)), g + pad * (width - len(g)))
         ]
 
     u = [[Fraction(1)]]
     for _ in range(terms):  # u' = p^2 (1 - p^2) u'/2 + int (1 - 5 p^2) u / 8
         slope = [i * c for i, c in enumerate(u[-1])][1:] or [Fraction(0)]
-        moved = product(slope, [Fraction(0), Fraction(0), Fraction(1, 2), Fraction(0), Fraction(-1, 2)])
+        moved = product(
+            slope, [Fraction(0), Fraction(0), Fraction(1, 2), Fraction(0), Fraction(-1, 2)]
+        )
         weighted = product(u[-1], [Fraction(1), Fraction(0), Fraction(-5)])
         integral = [Fraction(0), *(c / (i + 1) for i, c in enumerate(weighted))]
         u.append(total(moved, integral, Fraction(1, 8)))

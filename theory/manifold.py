@@ -182,9 +182,7 @@ def collapse_variance(log_n: ArrayLike, variances: ArrayLike) -> Array:
     return jnp.expm1(2 * spectrum_collapse_time(log_n, variances))
 
 
-def subspace_collapse_variances(
-    log_n: ArrayLike, variances: ArrayLike, dims: ArrayLike
-) -> Array:
+def subspace_collapse_variances(log_n: ArrayLike, variances: ArrayLike, dims: ArrayLike) -> Array:
     r"""Noise variance at which each subspace would condense if it were alone.
 
     .. math:: v_k = s_k^2/(N^{2/d_k} - 1)

@@ -81,7 +81,8 @@ class Hypersphere:
         first = jnp.zeros_like(x).at[..., 0].set(1)
         m = jnp.where(norm[..., None] > 0, _unit(x), first)  # any axis at the centre
         v = normal(key_v, x.shape, x.dtype)
-        v = _unit(v - jnp.sum(v * m, axis=-1, keepdims=True) * m)
+        for _ in range(2):  # twice: in few dimensions little may be left of the first remainder
+            v = _unit(v - jnp.sum(v * m, axis=-1, keepdims=True) * m)
         return self.radius.astype(x.dtype) * (along[..., None] * m + across[..., None] * v)
 
     def covariance_product(self, x: Array, scale: ArrayLike, std: ArrayLike, u: Array) -> Array:

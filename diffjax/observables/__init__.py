@@ -1,8 +1,9 @@
-"""Estimators with standard errors: spectrum, speciation, collapse, memorisation, denoising."""
+"""Estimators with standard errors: spectrum, speciation, collapse, memorisation, denoising, geometry."""
 
 from diffjax.observables import (
     collapse,
     denoising,
+    geometry,
     memorisation,
     sample_quality,
     speciation,
@@ -15,6 +16,7 @@ __all__ = [
     "collapse",
     "crossing",
     "denoising",
+    "geometry",
     "mean_and_error",
     "memorisation",
     "sample_quality",
