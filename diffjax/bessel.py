@@ -70,9 +70,9 @@ def direction_variance(dim: int, y: Array) -> Array:
 
 def direction_gain(dim: int, y: Array) -> Array:
     """``A(y)/y``, which is ``1/d`` at 0 and the variance of every other coordinate."""
-    positive = y > 0
-    safe = jnp.where(positive, y, 1)
-    return jnp.where(positive, direction_mean(dim, safe) / safe, jnp.asarray(1 / dim, y.dtype))
+    zero = y == 0
+    safe = jnp.where(zero, 1, y)
+    return jnp.where(zero, jnp.asarray(1 / dim, y.dtype), direction_mean(dim, safe) / safe)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -164,14 +164,13 @@ def _debye(terms: int) -> tuple[tuple[float, ...], ...]:
             a + factor * b for a, b in zip(f + pad * (width - len(f)), g + pad * (width - len(g)))
         ]
 
+    zero = Fraction(0)
     u = [[Fraction(1)]]
     for _ in range(terms):  # u' = p^2 (1 - p^2) u'/2 + int (1 - 5 p^2) u / 8
-        slope = [i * c for i, c in enumerate(u[-1])][1:] or [Fraction(0)]
-        moved = product(
-            slope, [Fraction(0), Fraction(0), Fraction(1, 2), Fraction(0), Fraction(-1, 2)]
-        )
-        weighted = product(u[-1], [Fraction(1), Fraction(0), Fraction(-5)])
-        integral = [Fraction(0), *(c / (i + 1) for i, c in enumerate(weighted))]
+        slope = [i * c for i, c in enumerate(u[-1])][1:] or [zero]
+        moved = product(slope, [zero, zero, Fraction(1, 2), zero, Fraction(-1, 2)])
+        weighted = product(u[-1], [Fraction(1), zero, Fraction(-5)])
+        integral = [zero, *(c / (i + 1) for i, c in enumerate(weighted))]
         u.append(total(moved, integral, Fraction(1, 8)))
     logs: list[list[Fraction]] = []
     for k in range(1, terms + 1):  # k u_k = sum_j j D_j u_{k-j}

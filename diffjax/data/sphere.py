@@ -22,8 +22,8 @@ one rounding, and its acceptance subtracts numbers of size kappa. The draw is ex
 three proposals are accepted in the worst case.
 
 References:
-    Ulrich 1984, Appl. Statist. 33, 158; Wood 1994, Commun. Statist. Simul. 23, 157; Raya, Ambrogioni
-    2023 (2305.19693).
+    Ulrich 1984, Appl. Statist. 33, 158; Wood 1994, Commun. Statist. Simul. 23, 157; Raya,
+    Ambrogioni 2023 (2305.19693).
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from diffjax import checks, records
 from diffjax.bessel import direction_gain, direction_variance, log_tilt
 from diffjax.data.base import per_event
 from diffjax.noise import normal
+
+_State = tuple[Array, Array, Array, Array]  # trial, done, W, sqrt(1 - W^2)
 
 
 @records.register
@@ -79,7 +81,7 @@ class Hypersphere:
         kappa = jnp.broadcast_to(self._concentration(norm, scale, std), norm.shape)
         along, across = _tilted_direction(key_w, self.dim, kappa)
         first = jnp.zeros_like(x).at[..., 0].set(1)
-        m = jnp.where(norm[..., None] > 0, _unit(x), first)  # any axis at the centre
+        m = jnp.where(norm[..., None] == 0, first, _unit(x))  # any axis at the centre
         v = normal(key_v, x.shape, x.dtype)
         for _ in range(2):  # twice: in few dimensions little may be left of the first remainder
             v = _unit(v - jnp.sum(v * m, axis=-1, keepdims=True) * m)
@@ -139,14 +141,14 @@ def hypersphere(dim: int, radius: ArrayLike) -> Hypersphere:
 def _norm(x: Array) -> Array:
     """``|x|`` with the derivative 0 at 0, where every function of it here is even."""
     square = jnp.sum(jnp.square(x), axis=-1)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    zero = square == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def _unit(x: Array) -> Array:
     """``x / |x|``, and 0 at 0."""
     norm = _norm(x)[..., None]
-    return jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0)
+    return jnp.where(norm == 0, 0, x / jnp.where(norm == 0, 1, norm))
 
 
 def _tilted_direction(key: Array, dim: int, kappa: Array) -> tuple[Array, Array]:
@@ -154,7 +156,7 @@ def _tilted_direction(key: Array, dim: int, kappa: Array) -> tuple[Array, Array]
     freedom = dim - 1
     b = freedom / (2 * kappa + jnp.hypot(2 * kappa, jnp.asarray(freedom, kappa.dtype)))
 
-    def propose(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+    def propose(carry: _State) -> _State:
         trial, done, along, across = carry
         keys = jax.random.split(jax.random.fold_in(key, trial), 3)
         shape, dtype = kappa.shape, kappa.dtype

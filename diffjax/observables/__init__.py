@@ -1,4 +1,4 @@
-"""Estimators with standard errors: spectrum, speciation, collapse, memorisation, denoising, geometry."""
+"""Estimators: spectrum, speciation, collapse, memorisation, denoising, geometry."""
 
 from diffjax.observables import (
     collapse,
