@@ -89,4 +89,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2505.21777; 2505.17638",
         "4 min quick, accelerator paper",
     ),
+    "geometric_memorisation": Entry(
+        "directions of a linear manifold that the empirical score loses; what is no sign of it",
+        "2410.08727; 2410.05898",
+        "1 min quick, 10 min paper",
+    ),
 }

@@ -66,6 +66,7 @@ __all__ = [
     "population_gap",
     "population_spectrum",
     "subspace_collapse_variances",
+    "unit_norm_variances",
 ]
 
 
@@ -338,6 +339,34 @@ def plotted_singular_values(
     strength = jnp.sum(variances / (v**2 * (v + variances)), axis=-1, keepdims=True)
     condensed = _beyond(v, collapse) + _beyond(v, centre[..., None])
     return jnp.sqrt((v + variances) ** -2 + (strength * condensed) ** 2)
+
+
+def unit_norm_variances(variances: ArrayLike) -> Array:
+    r"""Covariance eigenvalues of Gaussian data divided by their norm.
+
+    .. math:: c_i = E\frac{y_i^2}{|y|^2}
+       = \int_0^\infty \frac{s_i^2}{1 + 2\lambda s_i^2} \prod_j (1 + 2\lambda s_j^2)^{-1/2} d\lambda
+
+    Their sum is 1. Seen from the centre such data show :math:`v|J|_i = |1 - c_i/v|`, whose order
+    changes at :math:`v = (c_1 + c_2)/2` in the population already.
+
+    Args:
+        variances: variances before the division, shape (..., d), two of them positive at least.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: the discussion of 2410.08727; the integral is :math:`1/q = \int e^{-\lambda q}d\lambda`.
+    """
+    checks.require_variance(variances, "variances")
+    (variances,) = floats(variances)
+    relative = variances / jnp.max(variances, axis=-1, keepdims=True)
+    # analytic in log(lambda) within pi of the real axis: the error of the sum is exp(-2 pi^2 / h)
+    step = 0.5
+    nodes = jnp.arange(-40.0, 80.0, step, dtype=relative.dtype)
+    growth = 2 * jnp.exp(nodes) * relative[..., None]  # (..., d, nodes)
+    weight = jnp.exp(nodes - 0.5 * jnp.sum(jnp.log1p(growth), axis=-2))
+    return step * jnp.sum(relative[..., None] * weight[..., None, :] / (1 + growth), axis=-1)
 
 
 def _beyond(v: Array, collapse: Array) -> Array:

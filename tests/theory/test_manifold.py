@@ -121,6 +121,19 @@ def test_plotted_curve_is_the_population_before_condensation():
     assert float(unit[0]) > 1 / 1.03
 
 
+def test_data_of_unit_norm():
+    found = np.asarray(manifold.unit_norm_variances(spectrum(2, 5)))
+    assert found[0] == pytest.approx(0.3515, abs=2e-4)
+    assert found[2] == pytest.approx(0.0590, abs=6e-5)
+    assert 0.5 * (found[0] + found[2]) == pytest.approx(0.2053, abs=6e-5)
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+    np.testing.assert_allclose(manifold.unit_norm_variances(np.full(4, 0.3)), 0.25, rtol=1e-12)
+    # two dimensions: E y_1^2/|y|^2 = s_1/(s_1 + s_2)
+    pair = manifold.unit_norm_variances(np.array([1.7, 0.2, 0.0]))
+    ratio = np.sqrt([1.7, 0.2, 0.0])
+    np.testing.assert_allclose(pair, ratio / ratio.sum(), rtol=1e-12, atol=1e-15)
+
+
 VARIANCES = np.array([1.3, 0.6, 0.2])
 CONTRACT = {
     "population_spectrum": (0.3, VARIANCES),
@@ -134,6 +147,7 @@ CONTRACT = {
     "energy_participation": (0.2, 0.7),
     "finite_size_participation": (0.6, 3.0),
     "plotted_singular_values": (0.1, 3.0, VARIANCES, 0.8),
+    "unit_norm_variances": (VARIANCES,),
 }
 
 
