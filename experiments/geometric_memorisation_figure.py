@@ -10,7 +10,7 @@ from experiments.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, line, poi
 
 AXES = {
     "spectrum_v": "noise variances v of the spectra (V,)",
-    "spectrum_": "mean sorted v|J| at train, fresh or zero, and of the population (V, d)",
+    "spectrum_": "median sorted v|J| at train, fresh or zero, and of the population (V, d)",
     "rem_": "collapse variance of the full random energy model (N,)",
     "energies_": "collapse variance of Gaussian energies along a strong direction (N,)",
     "half_": "noise variance of Y_2 = 1/2 and its standard error (N, 2)",
@@ -71,8 +71,9 @@ def _draw_retained(axis: Any, config: Any, curves: dict, families: dict) -> None
 def _draw_spectra(axis: Any, config: Any, curves: dict) -> None:
     v, dim = curves["spectrum_v"], config.dim
     strong, weak = config.first
-    groups = ((dim - strong, dim, BLUE, "strong"), (dim - strong - weak, dim - strong, ORANGE, "weak"),
-              (0, dim - strong - weak, GREEN, "rest"))  # fmt: skip
+    edges = (0, dim - strong - weak, dim - strong, dim)
+    names = (f"upper {dim - strong - weak}", f"next {weak}", f"lowest {strong}")
+    groups = list(zip(edges[:-1], edges[1:], (GREEN, ORANGE, BLUE), names))
     for first, last, colour, label in groups:
         for place, style in (("train", "-"), ("fresh", "--")):
             values = curves[f"spectrum_{place}"][:, first:last].mean(1)
@@ -80,10 +81,10 @@ def _draw_spectra(axis: Any, config: Any, curves: dict) -> None:
         population = curves["spectrum_population"][:, first:last].mean(1)
         axis.plot(v, population, ":", color=colour, lw=2, label=f"{label}, population")
     axis.set_xlabel("noise variance v")
-    axis.set_ylabel(r"$v|J|$, mean of sorted values")
+    axis.set_ylabel(r"$v|J|$, median of sorted values")
     axis.set_title(
         f"Jacobian spectrum, d = {dim}, dimensions {tuple(config.first)}, N = {config.shown}\n"
-        "(sorted values, grouped by position)", fontsize=10,
+        "(means over groups of sorted positions)", fontsize=10,
     )  # fmt: skip
 
 
@@ -92,13 +93,11 @@ def _draw_centre(axis: Any, config: Any, curves: dict, summary: dict) -> None:
     v = np.geomspace(0.04, 2, 400)
     line(axis, v, np.abs(1 - strong / v), "strong, population", BLUE)
     line(axis, v, np.abs(1 - weak / v), "weak, population", ORANGE)
-    axis.axvline(summary["population_switch"], color=PURPLE, lw=1.5,
-                 label=f"switch in the population, v = {summary['population_switch']:.3f}")  # fmt: skip
+    switch = summary["population_switch"]
+    axis.axvline(switch, color=PURPLE, lw=1.5, label=f"switch, population: v = {switch:.3f}")
     for n, switch, style in zip(config.sizes, summary["switch"], ("--", "-.", ":", "--", "-.")):
         axis.axvline(switch, color=BLACK, lw=0.8, ls=style, label=f"N = {n}: {switch:.3f}")
     axis.set_ylim(0, 2)
     axis.set_xlabel("noise variance v")
     axis.set_ylabel(r"$v|J(0)| = |1 - c/v|$")
-    axis.set_title(
-        "data of unit norm at x = 0: a shell from its centre, no memorisation", fontsize=10
-    )
+    axis.set_title("unit norm at x = 0: a shell seen from its centre, no memorisation", fontsize=10)
