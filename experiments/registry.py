@@ -94,4 +94,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.08727; 2410.05898",
         "1 min quick, 10 min paper",
     ),
+    "lost_dimensions_images": Entry(
+        "dimensions of an image set that exact scores of n images see, with a control",
+        "2410.08727; 2410.05898",
+        "1 min quick, 5 min paper",
+    ),
 }
