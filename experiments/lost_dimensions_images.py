@@ -2,7 +2,7 @@
 
 A score sees a direction at the noise std^2 as long as the posterior variance along it is of the
 order of the noise: ``lambda = 1 - snr eig Cov[a | x]`` is then well below 1. For the exact score of
-n images the number of eigenvalues below 1/2 falls to 0 when its weights condense. The same number
+n images the number of eigenvalues below a threshold falls to 0 when its weights condense. The same number
 for the population cannot be known for images; the control is a larger set of *other* images at the
 same states, which condenses, too, only later: what is lost in the smaller sets while the control
 still sees it is lost by memorisation, and no more than that is said. States are noised images of
@@ -34,8 +34,6 @@ from experiments.inputs import DataSet
 from experiments.session import Curves, Report, Session
 from experiments.style import BLACK, COLOURS, number, points
 
-THRESHOLD = 0.5
-
 
 @dataclass(frozen=True)
 class Config:
@@ -45,6 +43,7 @@ class Config:
     sizes: tuple[int, ...] = option((30, 100, 300), "numbers of images n", nargs="+", type=int)
     control: int = option(1200, "other images of the control")
     states: int = option(100, "noised images per time, from images of neither set")
+    threshold: float = option(0.9, "a direction is seen where lambda is below this")
     times: int = option(14, "times")
     span: tuple[float, ...] = option((0.03, 2.5), "first and last time", nargs=2, type=float)
     seed: int = option(0, "seed of every random number")
@@ -108,9 +107,8 @@ def _curves(
         pick, noise = jax.random.split(jax.random.fold_in(own_key, i))
         index = jax.random.randint(pick, (config.states,), 0, len(images))
         own = processes.perturb(noise, diffusion.process, images[np.asarray(index)], t)
-        row = _at(diffusion, x, fresh, "fresh", t) | _at(
-            diffusion, own, images[np.asarray(index)], "own", t
-        )
+        row = _at(diffusion, x, fresh, "fresh", t, config.threshold)
+        row |= _at(diffusion, own, images[np.asarray(index)], "own", t, config.threshold)
         for name, value in row.items():
             found.setdefault(name, []).append(value)
         if bar is not None:
@@ -118,10 +116,12 @@ def _curves(
     return {name: np.asarray(values, np.float64) for name, values in found.items()}
 
 
-def _at(diffusion: Any, x: Any, clean: np.ndarray, place: str, t: float) -> dict[str, float]:
+def _at(
+    diffusion: Any, x: Any, clean: np.ndarray, place: str, t: float, threshold: float
+) -> dict[str, float]:
     """Median and quartiles of the dimension, mean participation, and the identity."""
     spectrum = np.asarray(geometry.jacobian_spectrum(diffusion, x, t).normalised, np.float64)
-    dimension = np.asarray(geometry.visible_dimension(spectrum, THRESHOLD))
+    dimension = np.asarray(geometry.visible_dimension(spectrum, threshold))
     snr = float(processes.snr(diffusion.process, t))
     trace = (1 - spectrum).sum(-1) / snr
     error = ((clean - np.asarray(diffusion.denoise(x, t), np.float64)) ** 2).sum(-1)
@@ -198,13 +198,13 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
     times_text = ", ".join(f"t = {number(t)} for n = {n}" for n, t in found.items())
     finding = (
         f"At noised images that no score has seen, the exact score of few images of {data.name} "
-        f"shows at most half of the dimensions of {config.control} other images up to "
-        f"{times_text}; the control itself is condensed up to t = {number(limit)}, so that it bounds the "
-        f"population from one side only; the trace of the spectrum equals the denoising error "
+        f"shows at most half of the directions (lambda < {config.threshold:g}) of "
+        f"{config.control} other images up to {times_text}; the control itself is condensed up to t = {number(limit)}, so that it "
+        f"bounds the population from one side only; the trace of the spectrum equals the denoising error "
         f"(reduced chi-square {checks[0].chi_square:.2f} over {checks[0].points} points)."
     )
     summary = {
-        "data": data.name, "convention": data.convention, "threshold": THRESHOLD,
+        "data": data.name, "convention": data.convention, "threshold": config.threshold,
         "half_lost_time": found, "control_condensed_time": limit, "control": config.control,
     }  # fmt: skip
     return Report(
@@ -214,7 +214,7 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
 
 
 _TEXTS = {
-    "dimension": "median number of eigenvalues lambda below 1/2 (T,)",
+    "dimension": "median number of eigenvalues lambda below the threshold (T,)",
     "low": "lower quartile of it (T,)",
     "high": "upper quartile of it (T,)",
     "participation": "mean participation ratio Y_2 (T,)",
@@ -230,7 +230,8 @@ def draw(config: Config, measured: dict[str, Any]) -> Any:
 
     times = measured["times"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
-    for name, colour in zip([*(str(n) for n in config.sizes), "control"], (*COLOURS[:3], BLACK)):
+    names = [*(str(n) for n in config.sizes), "control"]
+    for name, colour in zip(names, (*COLOURS[: len(config.sizes)], BLACK)):
         label = f"n = {name}" if name != "control" else f"control, {config.control} other images"
         middle = measured[f"dimension_fresh_{name}"]
         spread = np.abs(np.stack([measured[f"{k}_fresh_{name}"] for k in ("low", "high")]) - middle)
@@ -238,7 +239,7 @@ def draw(config: Config, measured: dict[str, Any]) -> Any:
         left.plot(times, middle, color=colour, lw=0.8)
         points(right, times, measured[f"participation_fresh_{name}"], None, label, colour)
         right.plot(times, measured[f"participation_fresh_{name}"], color=colour, lw=0.8)
-    left.set_ylabel(r"visible dimensions ($\lambda < 1/2$), median and quartiles")
+    left.set_ylabel(rf"directions with $\lambda < {config.threshold:g}$, median and quartiles")
     right.set_ylabel(r"participation ratio $Y_2$")
     for axis in (left, right):
         axis.set_xscale("log")
