@@ -15,6 +15,7 @@ from diffjax.data.gaussian_mixture import gaussian_mixture
 from diffjax.data.point_cloud import point_cloud
 from diffjax.data.potts import potts
 from diffjax.data.smoothed import smoothed, smoothed_by_level
+from diffjax.data.sphere import hypersphere
 from diffjax.diffusion import Diffusion
 from diffjax.dynamics.backward import backward
 from diffjax.dynamics.forward import forward
@@ -38,6 +39,7 @@ __all__ = [
     "forward",
     "gaussian_mixture",
     "guidance",
+    "hypersphere",
     "late_start",
     "observables",
     "ornstein_uhlenbeck",

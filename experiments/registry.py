@@ -114,4 +114,14 @@ EXPERIMENTS: dict[str, Entry] = {
         "2305.19693, tables 1, 2",
         "2 min quick, 10 min paper",
     ),
+    "geometric_memorisation": Entry(
+        "directions of a linear manifold that the empirical score loses; what is no sign of it",
+        "2410.08727; 2410.05898",
+        "1 min quick, 10 min paper",
+    ),
+    "lost_dimensions_images": Entry(
+        "dimensions of an image set that exact scores of n images see, with a control",
+        "2410.08727; 2410.05898",
+        "1 min quick, 5 min paper",
+    ),
 }
