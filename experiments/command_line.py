@@ -42,9 +42,10 @@ def main(arguments: list[str]) -> int:
 def _listing() -> str:
     """The text of ``python -m experiments``."""
     lines = ["usage: python -m experiments NAME [--preset test|quick|paper] [--flag value ...]", ""]
+    width = max(map(len, EXPERIMENTS))
     for name, entry in EXPERIMENTS.items():
-        lines.append(f"  {name:15s} {entry.summary}")
-        lines.append(f"  {'':15s}   [{entry.source}; {entry.duration} on 2 cores]")
+        lines.append(f"  {name:{width}s}  {entry.summary}")
+        lines.append(f"  {'':{width}s}    [{entry.source}; {entry.duration} on 2 cores]")
     lines += ["", "python -m experiments NAME --help lists the flags of one experiment."]
     return "\n".join(lines)
 
