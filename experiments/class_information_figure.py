@@ -66,6 +66,8 @@ def _rates(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
     for marker, label in (("o", "mean squared guidance"), ("x", "finite differences"),
                           ("^", "trajectories")):  # fmt: skip
         axis.plot([], [], marker, color=BLACK, ms=4, label=label)
+    largest = max(float(np.max(measured[name]["rate"])) for name in config.mixtures)
+    axis.set_ylim(-0.1 * largest, 1.6 * largest)
     axis.set_ylabel(r"$dH/dt$ (nats per unit of OU time)")
     axis.set_title("the peak depends on the clock", fontsize=10)
     axis.legend(fontsize=6)
