@@ -63,7 +63,7 @@ def data_set(config: Any) -> DataSet:
         classes = config.classes or tuple(str(c) for c in range(10))
         return inputs.digits(classes, config.n, config.dtype)
     return inputs.image_files(
-        config.data, config.root, config.classes or None, config.n, None, "centre", config.dtype
+        config.data, config.root, config.classes or None, config.n, None, "all", config.dtype
     )
 
 

@@ -37,7 +37,7 @@ class Config:
     """Mixtures, images, and how many states and trajectories."""
 
     mixtures: tuple[str, ...] = option(
-        ("A", "B", "C", "D"), "mixtures on the line", nargs="+", choices=tuple(MIXTURES)
+        ("A", "B", "C", "D"), "mixtures on the line", nargs="+", type=str
     )
     times: int = option(10, "OU times at which fresh states are drawn, even in log t")
     states: int = option(20000, "fresh states per time")
@@ -46,7 +46,9 @@ class Config:
     paths: int = option(2000, "trajectories of a run")
     data: str = option("digits", "images", choices=("digits", "mnist", "fashion-mnist"))
     root: str | None = option(None, "folder of the image files, for all but digits")
-    classes: tuple[str, ...] = option((), "classes of the images; all if none is named", nargs="+")
+    classes: tuple[str, ...] = option(
+        (), "classes of the images; all if none is named", nargs="+", type=str
+    )
     n: int | None = option(None, "number of images; all if not given", type=int)
     image_range: tuple[float, ...] = option(
         (0.1, 3.5), "OU times of the images", nargs=2, type=float
@@ -75,6 +77,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def simulate(config: Config, session: Session) -> dict[str, Any]:
     """Mixtures, images and, if asked for, the network: one part each."""
+    unknown = sorted(set(config.mixtures) - set(MIXTURES))
+    if unknown or not config.mixtures:
+        raise ValueError(f"mixtures is {config.mixtures}; choose some of {', '.join(MIXTURES)}")
     keys = jax.random.split(jax.random.key(config.seed), len(MIXTURES) + 2)
     measured: dict[str, Any] = {}
     progress = session.progress("mixtures")
