@@ -12,7 +12,7 @@ import numpy as np
 
 import diffjax
 from diffjax import records, schedules
-from diffjax.observables.class_information import class_information, pair_information
+from diffjax.observables.class_information import class_and_pair_information
 from diffjax.observables.class_tracker import track_classes
 from diffjax.observables.estimates import crossing
 from experiments import inputs
@@ -63,7 +63,7 @@ def data_set(config: Any) -> DataSet:
         classes = config.classes or tuple(str(c) for c in range(10))
         return inputs.digits(classes, config.n, config.dtype)
     return inputs.image_files(
-        config.data, config.root, config.classes or None, config.n, None, "centre", config.dtype
+        config.data, config.root, config.classes or None, config.n, None, "all", config.dtype
     )
 
 
@@ -73,18 +73,19 @@ def measure(key: jax.Array, data: DataSet, config: Any) -> Curves:
         diffjax.point_cloud(data.points, data.labels), diffjax.ornstein_uhlenbeck()
     )
     times = np.geomspace(*config.image_range, config.image_times).astype(config.dtype)
-    sampled, paired, tracked = jax.random.split(key, 3)
-    whole = class_information(sampled, model, times, samples=config.image_states)
-    pairs = pair_information(paired, model, times, samples=config.image_states)
-    grid = track_grid(config)
-    run = track_classes(tracked, model, grid, samples=config.image_paths)
-    found: Curves = {"image_times": times, "image_grid": np.asarray(grid)}
-    for name, estimate in (
+    sampled, tracked = jax.random.split(key)
+    whole, pairs = class_and_pair_information(sampled, model, times, samples=config.image_states)
+    estimates = [
         ("image_entropy", whole.entropy), ("image_rate", whole.rate),
         ("image_class_loss", whole.class_loss), ("image_class_loss_rate", whole.class_loss_rate),
         ("pair_entropy", pairs.entropy), ("pair_rate", pairs.rate),
-        ("image_tracked_entropy", run.entropy), ("image_tracked_rate", run.rate),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    grid = track_grid(config)
+    found: Curves = {"image_times": times, "image_grid": np.asarray(grid)}
+    if config.image_paths:
+        run = track_classes(tracked, model, grid, samples=config.image_paths)
+        estimates += [("image_tracked_entropy", run.entropy), ("image_tracked_rate", run.rate)]
+    for name, estimate in estimates:
         found[name] = np.asarray(estimate.mean)
         found[f"{name}_error"] = np.asarray(estimate.error)
     return found | {"class_weights": np.asarray(model.data.class_weights)}

@@ -66,6 +66,8 @@ def _rates(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
     for marker, label in (("o", "mean squared guidance"), ("x", "finite differences"),
                           ("^", "trajectories")):  # fmt: skip
         axis.plot([], [], marker, color=BLACK, ms=4, label=label)
+    largest = max(float(np.max(measured[name]["rate"])) for name in config.mixtures)
+    axis.set_ylim(-0.1 * largest, 1.6 * largest)
     axis.set_ylabel(r"$dH/dt$ (nats per unit of OU time)")
     axis.set_title("the peak depends on the clock", fontsize=10)
     axis.legend(fontsize=6)
@@ -94,13 +96,14 @@ def _image_entropy(axis: Any, measured: dict) -> None:
     grid, times = measured["image_grid"], measured["image_times"]
     points(axis, times, measured["image_entropy"], measured["image_entropy_error"],
            "entropy, fresh states", BLUE)  # fmt: skip
-    _band(axis, grid, measured, "image_tracked_entropy", "entropy, tracked, exact denoisers", SKY)
+    if "image_tracked_entropy" in measured:
+        _band(axis, grid, measured, "image_tracked_entropy", "entropy, exact denoisers", SKY)
+        _band(axis, grid, measured, "image_tracked_rate", "rate, exact denoisers", ORANGE)
     points(axis, times, measured["image_rate"], measured["image_rate_error"],
            "rate (nats per OU time), fresh states", RED)  # fmt: skip
-    _band(axis, grid, measured, "image_tracked_rate", "rate, tracked, exact denoisers", ORANGE)
     if "network_entropy" in measured:
-        _band(axis, grid, measured, "network_entropy", "entropy, tracked through a network", GREEN)
-        _band(axis, grid, measured, "network_rate", "rate, tracked through a network", PURPLE)
+        _band(axis, grid, measured, "network_entropy", "entropy, network", GREEN)
+        _band(axis, grid, measured, "network_rate", "rate, network", PURPLE)
     axis.set_xlim(0.5 * measured["image_times"][0], 1.2 * grid.max())
     axis.set_ylabel("nats")
     axis.set_title(f"{measured['data']}, {len(measured['class_names'])} classes", fontsize=10)

@@ -134,6 +134,19 @@ def pair_information(
     return PairInformation(times, *parts)
 
 
+def class_and_pair_information(
+    key: Array, diffusion: Diffusion, times: ArrayLike, *, samples: int, batch: int = BATCH
+) -> tuple[ClassInformation, PairInformation]:
+    """Both of `class_information` and `pair_information` from one set of states, at one cost.
+
+    Arguments, errors and source are those of `class_information`.
+    """
+    times, blocks, batch = _checked(diffusion, times, samples, batch)
+    values, prior = Partial(_all_values), class_weights(diffusion.data)
+    parts = _over_times(diffusion, key, times, prior, values, blocks=blocks, batch=batch)
+    return ClassInformation(times, *parts[:-2]), PairInformation(times, *parts[-2:])
+
+
 def in_bits(estimate: Estimate) -> Estimate:
     """An estimate in nats, in bits."""
     return Estimate(estimate.mean / np.log(2), estimate.error / np.log(2))
@@ -164,7 +177,9 @@ def floored(log_p: Array) -> Array:
     return jnp.maximum(wide, float(jnp.finfo(wide.dtype).min) / 8)
 
 
-def _class_values(member: Array, log_p: Array, means: Array, prior: Array, gain: Array) -> tuple:
+def _class_values(
+    member: Array | None, log_p: Array, means: Array, prior: Array, gain: Array
+) -> tuple:
     """Values whose means are the fields of `ClassInformation`, in their order."""
     log_p, means, prior = _grouped(log_p, means, prior, member)
     p, entropy = jnp.exp(log_p), entropy_of(log_p)
@@ -189,6 +204,11 @@ def _pair_values(log_p: Array, means: Array, prior: Array, gain: Array) -> tuple
     surprise = jnp.exp(first) * (total - first) + jnp.exp(second) * (total - second)
     weight = off / (prior[:, None] + prior)
     return weight * surprise, gain * weight * jnp.exp(first + second - total) * distance
+
+
+def _all_values(log_p: Array, means: Array, prior: Array, gain: Array) -> tuple[Array, ...]:
+    at = (log_p, means, prior, gain)
+    return (*_class_values(None, *at), *_pair_values(*at))
 
 
 def _grouped(log_p: Array, means: Array, prior: Array, member: Array | None) -> tuple:

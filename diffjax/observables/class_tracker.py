@@ -139,7 +139,7 @@ def track_classes(
         diffusion, key, times, _log_prior(diffusion.data, prior), forward,
         blocks=-(-samples // batch), batch=batch,
     )  # fmt: skip
-    return ClassTracking(times, *parts, jnp.sqrt(square))
+    return ClassTracking._make((times, *parts, jnp.sqrt(square)))
 
 
 def _log_prior(data: ClassDenoiser, prior: ArrayLike | None) -> Array:

@@ -1,11 +1,13 @@
 """The experiment on class information: verdicts, control, tree, and the network's part."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from experiments import class_images, class_mixtures
+from experiments import class_images, class_information, class_mixtures, command_line
+from experiments.session import Session
 
 
 def test_run(runs, check_run):
@@ -48,6 +50,16 @@ def test_decision_times_and_tree():
     assert set(tree[0, :2]) == {0, 1}
     with pytest.raises(FloatingPointError, match="outside of the range"):
         class_images.tree(np.where(off, np.nan, 0))
+
+
+def test_flags(tmp_path):
+    flags = ["--preset", "test", "--mixtures", "A", "D", "--classes", "3", "5"]
+    config, _ = command_line.parse("class_information", class_information, flags)
+    assert config.mixtures == ("A", "D")
+    assert config.classes == ("3", "5")
+    unknown = Session(tmp_path, "x", resume=False, quiet=True, keep=False)
+    with pytest.raises(ValueError, match="choose some of A, B, C, D"):
+        class_information.simulate(replace(config, mixtures=("E",)), unknown)
 
 
 def test_grid_is_that_of_ddpm():
