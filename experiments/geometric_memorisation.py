@@ -177,7 +177,7 @@ def _spectra(key: jax.Array, config: Config) -> Curves:
     key_points, key_fresh, key_noise = jax.random.split(key, 3)
     cloud = diffjax.point_cloud(population.sample(key_points, n))
     process = diffjax.variance_exploding()
-    states = min(config.states, 40)
+    states = min(config.states, 20)
     origins = {
         "train": cloud.points[:states],
         "fresh": population.sample(key_fresh, states),
