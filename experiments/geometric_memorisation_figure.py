@@ -48,7 +48,7 @@ def _draw_condensation(axis: Any, curves: dict, families: dict) -> None:
         line(axis, curves["fine_sizes"], curves[f"energies_fine_{family}"],
              f"{dims}, Gaussian energies (control)", colour, ":")  # fmt: skip
     axis.set_yscale("log")
-    axis.set_ylim(top=30)
+    axis.set_ylim(top=6)
     axis.set_xlabel("number of training points N")
     axis.set_ylabel(r"noise variance v where $E\,Y_2 = 1/2$")
     axis.set_title("condensation", fontsize=10)
