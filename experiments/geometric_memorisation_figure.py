@@ -10,7 +10,8 @@ from experiments.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, line, poi
 
 AXES = {
     "spectrum_v": "noise variances v of the spectra (V,)",
-    "spectrum_": "medians of the sorted values -v eig J at train, fresh or zero, and of the population (V, d)",
+    "spectrum_": "medians of the sorted values -v eig J at train, fresh or zero, and of the "
+    "population (V, d)",
     "rem_": "collapse variance of the full random energy model (N,)",
     "energies_": "collapse variance of Gaussian energies along a strong direction (N,)",
     "half_": "noise variance of Y_2 = 1/2 and its standard error (N, 2)",
