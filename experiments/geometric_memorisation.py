@@ -169,7 +169,7 @@ def _one_set(
 def _spectra(key: jax.Array, config: Config) -> Curves:
     """Median sorted spectra of the first family, ``(places, V, d)``, and of the population."""
     dims, n = tuple(config.first), config.shown
-    v = np.geomspace(3e-3, 10, config.grid)
+    v = np.geomspace(3e-3, 10, min(config.grid, 24))
     variances = spectrum(dims, config.dim)  # type: ignore[arg-type]
     population = diffjax.gaussian_mixture(
         [1.0], np.zeros((1, config.dim), config.dtype), variances[None]
@@ -350,12 +350,16 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
             f"{number(entry['fresh_exponent'], entry['fresh_exponent_error'])}, full REM "
             f"{entry['full_rem_exponent']:.4f}",
         ))  # fmt: skip
-        name = f"{family}_{config.shown}"
-        lost = median_halves(measured[f"v_{name}"], measured[f"retained_{name}"])
-        entry["median_retained_half"] = lost
+        lost = np.stack([
+            median_halves(measured[f"v_{family}_{n}"], measured[f"retained_{family}_{n}"])
+            for n in config.sizes
+        ])  # fmt: skip
+        entry["median_retained_half_by_size"] = lost
+        entry["median_retained_half"] = lost[config.sizes.index(config.shown)]
         rows.append((
-            f"{dims}, fresh, N = {config.shown}: median retained variance 1/2",
-            f"strong {number(*lost[0])}, weak {number(*lost[1])}",
+            f"{dims}, fresh: v of median retained variance 1/2, strong; weak",
+            ", ".join(f"N = {n}: {number(*row[0])}; {number(*row[1])}"
+                      for n, row in zip(config.sizes, lost)),
         ))  # fmt: skip
         summary[family] = entry
     switch = np.array([np.nanmean(measured[f"switch_{n}"]) for n in config.sizes])

@@ -10,7 +10,8 @@ from experiments.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, line, poi
 
 AXES = {
     "spectrum_v": "noise variances v of the spectra (V,)",
-    "spectrum_": "median sorted v|J| at train, fresh or zero, and of the population (V, d)",
+    "spectrum_": "medians of the sorted values -v eig J at train, fresh or zero, and of the "
+    "population (V, d)",
     "rem_": "collapse variance of the full random energy model (N,)",
     "energies_": "collapse variance of Gaussian energies along a strong direction (N,)",
     "half_": "noise variance of Y_2 = 1/2 and its standard error (N, 2)",
@@ -48,7 +49,7 @@ def _draw_condensation(axis: Any, curves: dict, families: dict) -> None:
         line(axis, curves["fine_sizes"], curves[f"energies_fine_{family}"],
              f"{dims}, Gaussian energies (control)", colour, ":")  # fmt: skip
     axis.set_yscale("log")
-    axis.set_ylim(top=30)
+    axis.set_ylim(top=6)
     axis.set_xlabel("number of training points N")
     axis.set_ylabel(r"noise variance v where $E\,Y_2 = 1/2$")
     axis.set_title("condensation", fontsize=10)
@@ -81,7 +82,7 @@ def _draw_spectra(axis: Any, config: Any, curves: dict) -> None:
         population = curves["spectrum_population"][:, first:last].mean(1)
         axis.plot(v, population, ":", color=colour, lw=2, label=f"{label}, population")
     axis.set_xlabel("noise variance v")
-    axis.set_ylabel(r"$v|J|$, median of sorted values")
+    axis.set_ylabel(r"$-v$ eig $J$, medians of sorted values")
     axis.set_title(
         f"Jacobian spectrum, d = {dim}, dimensions {tuple(config.first)}, N = {config.shown}\n"
         "(means over groups of sorted positions)", fontsize=10,

@@ -2,11 +2,11 @@
 
 A score sees a direction at the noise std^2 as long as the posterior variance along it is of the
 order of the noise: ``lambda = 1 - snr eig Cov[a | x]`` is then well below 1. For the exact score of
-n images the number of eigenvalues below a threshold falls to 0 when its weights condense. The same number
-for the population cannot be known for images; the control is a larger set of *other* images at the
-same states, which condenses, too, only later: what is lost in the smaller sets while the control
-still sees it is lost by memorisation, and no more than that is said. States are noised images of
-neither set.
+n images the number of eigenvalues below a threshold falls to 0 when its weights condense. The same
+number for the population cannot be known for images; the control is a larger set of *other* images
+at the same states, which condenses, too, only later: what is lost in the smaller sets while the
+control still sees it is lost by memorisation, and no more than that is said. States are noised
+images of neither set.
 
 One identity is exact for every set: at states noised from its own images the mean of
 ``tr Cov[a | x]``, a sum over the spectrum, is the mean squared error of the denoiser. At states
@@ -152,10 +152,11 @@ def comparisons(config: Config, measured: dict, predicted: dict) -> list[Compari
     ):
         value = np.concatenate([measured[f"gap_{place}_{n}"] for n in names])
         error = np.concatenate([measured[f"gap_error_{place}_{n}"] for n in names])
-        # where few states are off their own image the errors are not normal: left out
+        # few states off their own image make a skewed mean (with 17 of them, as measured in blocks,
+        # the squared distance is 2.3 instead of 1): left out
         lost = np.concatenate([1 - measured[f"participation_{place}_{n}"] for n in names])
         if not control:
-            value = np.where(lost * config.states > 10, value, np.nan)
+            value = np.where(lost * config.states > 30, value, np.nan)
         theory = np.tile(predicted["gap"], len(names))
         out.append(compare(label, value, error, theory, control=control))
     return out
@@ -199,8 +200,9 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
     finding = (
         f"At noised images that no score has seen, the exact score of few images of {data.name} "
         f"shows at most half of the directions (lambda < {config.threshold:g}) of "
-        f"{config.control} other images up to {times_text}; the control itself is condensed up to t = {number(limit)}, so that it "
-        f"bounds the population from one side only; the trace of the spectrum equals the denoising error "
+        f"{config.control} other images up to {times_text}; the control itself is condensed up to "
+        f"t = {number(limit)}, so that it bounds the population from one side only; the trace of "
+        f"the spectrum equals the denoising error "
         f"(reduced chi-square {checks[0].chi_square:.2f} over {checks[0].points} points)."
     )
     summary = {

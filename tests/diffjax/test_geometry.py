@@ -82,7 +82,9 @@ def posteriors():
     }
 
 
-@pytest.mark.parametrize("name", ["cloud", "mixture", "sphere"])
+@pytest.mark.parametrize(
+    "name", ["mixture", "sphere", pytest.param("cloud", marks=pytest.mark.slow)]
+)  # the derivative of the streaming sums compiles for long
 def test_spectrum_against_automatic_derivatives(name):
     diffusion, t = Diffusion(posteriors()[name], OU), 0.3
     x = jnp.asarray(cloud_and_states()[1])

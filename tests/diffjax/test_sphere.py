@@ -30,8 +30,10 @@ def series(dim, y):
     return mean, square - mean**2, first - y
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("dim", [2, 3, 7, 12288])
+@pytest.mark.parametrize(
+    ("dim", "dtype"),
+    [(2, jnp.float32), (12288, jnp.float32), (3, jnp.float64), (12288, jnp.float64)],
+)
 def test_tilted_direction_against_its_power_series(dim, dtype):
     y = np.array([0.02, 0.7, 6.0, 60.0])
     want = np.array([series(dim, value) for value in y]).T
@@ -145,7 +147,7 @@ def test_posterior_against_a_dense_cloud():
     assert np.abs((weight @ points - mean) / error).max() < 4
 
 
-@pytest.mark.parametrize("dim", [2, 3, 40])
+@pytest.mark.parametrize("dim", [2, 40])
 def test_exact_posterior_draws(dim):
     """First two moments along the field and across it, at weak, moderate and no field."""
     sphere, n = diffjax.hypersphere(dim, RADIUS), 10_000
@@ -169,7 +171,7 @@ def test_exact_posterior_draws(dim):
     z = (square.mean(0) - (variance + mean**2)[1:]) / (square.std(0) / np.sqrt(n))
     assert np.abs(z).max() < 4
     z = a.mean(0) - np.asarray(mean)[:, None] * direction
-    assert np.abs(z / (a.std(0) / np.sqrt(n))).max() < 4.5  # 126 numbers at most
+    assert np.abs(z / (a.std(0) / np.sqrt(n))).max() < 4.5  # 120 numbers at most
 
 
 def test_draws_in_single_precision_at_small_noise_and_high_dimension():

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+import diffjax
+from diffjax.observables import geometry
 from experiments import geometric_memorisation as experiment
 
 
@@ -69,6 +71,43 @@ def test_published_switch_at_the_centre(n, switch):
     config = experiment.Config(sets=8)
     found = experiment._centre(jax.random.key(6), n, config)["switch"].mean()
     assert found == pytest.approx(switch, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "switch", "sets"), [(500, 0.190, 8), (20_000, 0.193, 2)])
+def test_published_switch_by_probes(n, switch, sets):
+    """The probe spectrum at the centre of data of unit norm, on a grid of v."""
+    v = np.linspace(0.15, 0.25, 21)
+    deviation = np.sqrt(experiment.spectrum((2, 5), 30))
+    total = np.zeros((21, 30))
+    for i in range(sets):
+        y = np.random.default_rng(i).normal(size=(n, 30)) * deviation
+        y /= np.linalg.norm(y, axis=1, keepdims=True)
+        diffusion = diffjax.Diffusion(diffjax.point_cloud(y), diffjax.variance_exploding())
+        for j, t in enumerate(0.5 * np.log1p(v)):
+            for k in range(2):
+                key = jax.random.fold_in(jax.random.key(100 * i + j), k)
+                found = geometry.probe_spectrum(key, diffusion, np.zeros(30), t, symmetrised=False)
+                total[j] += np.asarray(found)
+    gap = total[:, :-1] - total[:, 1:]
+    found = v[np.flatnonzero(gap[:, 24] > gap[:, 27])[-1]]
+    assert found == pytest.approx(switch, rel=0.05)
+
+
+@pytest.mark.slow
+def test_planted_weight_of_isotropic_data():
+    """d = 100, N = 1000: half weight at v = 7.5; full model 6.75, Gaussian energies 8.51."""
+    rng, v = np.random.default_rng(3), np.array([6.75, 7.5, 8.25])
+    found = np.zeros(3)
+    for _ in range(8):
+        y = rng.normal(size=(1000, 100)).astype(np.float32)
+        noise = rng.normal(size=(1000, 100)).astype(np.float32)
+        diffusion = diffjax.Diffusion(diffjax.point_cloud(y), diffjax.variance_exploding())
+        for j, t in enumerate(0.5 * np.log1p(v)):
+            x = y + np.sqrt(v[j], dtype=np.float32) * noise
+            found[j] += np.exp(np.diag(np.asarray(diffusion.index_log_weights(x, t)))).mean() / 8
+    # falling, with 1/2 within 10 per cent of 7.5
+    assert found[0] > 0.5 > found[2]
 
 
 @pytest.mark.slow
