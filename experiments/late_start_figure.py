@@ -70,7 +70,7 @@ def _sampler(axis: Any, sampler: str, config: Any, measured: dict, predicted: di
         title=f"mixture, {TITLES[sampler]}",
         ylabel=f"squared Frechet distance, mean and sd of {SEEDS}",
     )
-    axis.legend(fontsize=7, ncols=2)
+    axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
 def _critical(axis: Any, rate: float, formula: float) -> None:

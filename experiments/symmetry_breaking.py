@@ -312,9 +312,10 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
     finding = (
         f"The centre of two deltas loses stability at theta = {np.sqrt(np.sqrt(2) - 1):.4f} and "
         f"the continued branches follow the self-consistency to {summary['deltas']['radius']:.0e};"
-        f" the mixture, which has no symmetric centre, has {', '.join(map(str, counts.values()))} "
-        f"stable points at the indices {', '.join(map(str, counts))} and its central branch ends "
-        f"in a fold at {int(measured['fold'])} while the formula for symmetric data says "
+        f" the mixture, which has no symmetric centre, goes from {measured['counts'][0]} to "
+        f"{measured['counts'][-1]} stable points between the indices {config.indices[0]} and "
+        f"{config.indices[-1]}, and its central branch ends in a fold at {int(measured['fold'])} "
+        f"while the formula for symmetric data says "
         f"{float(predicted['formula']):.0f}; with the wrong sign of the linear drift the variance "
         f"at s = {config.stops[0]:g} is {second} instead of 1."
     )

@@ -67,7 +67,7 @@ def z_scores(x, mean, covariance):
 @pytest.mark.parametrize(
     ("points", "process"),
     [
-        pytest.param(MANY, OU, id="many-ou"),
+        pytest.param(MANY, OU, id="many-ou", marks=pytest.mark.slow),
         pytest.param(FEW, rectified_flow(0.7), id="few-flow"),
         pytest.param(MANY, variance_exploding(0.7), id="many-ve", marks=pytest.mark.slow),
         pytest.param(FEW, OU, id="few-ou", marks=pytest.mark.slow),
@@ -272,6 +272,7 @@ def test_marginals_of_ddim_with_noise(eta):
 # Benchmark ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_matched_start_is_closer_than_the_vanilla_one():
     # one cell of the published table: DDIM, 3 steps from 500 and 300; .860(34) and .185(8)
     centres = np.random.default_rng(0).standard_normal((10, 16))

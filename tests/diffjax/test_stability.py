@@ -135,6 +135,7 @@ def test_published_branch_of_two_deltas():
     np.testing.assert_allclose(-rate[1], -35.34903, rtol=2e-8)
 
 
+@pytest.mark.slow
 def test_critical_time_of_the_centre_by_dynamics():
     # antipodal points of one norm in three dimensions, T = 0.7
     rng = np.random.default_rng(2)
@@ -176,7 +177,7 @@ def bare(means, weights):
 
 
 @pytest.mark.parametrize(
-    "solver", ["dense", "exact", pytest.param("krylov", marks=pytest.mark.slow)]
+    "solver", ["exact", *(pytest.param(s, marks=pytest.mark.slow) for s in ("dense", "krylov"))]
 )
 def test_derivatives_of_a_fixed_point(solver):
     def state(means, weights, t, noise):
@@ -206,6 +207,7 @@ def test_derivatives_of_a_fixed_point(solver):
         np.testing.assert_allclose(np.sum(slopes[index] * along), difference, rtol=2e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_forward_and_reverse_mode_agree_along_a_branch():
     times = jnp.array([0.9, 0.7, 0.5])
     model = bare(MEANS, WEIGHTS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.late_start import knee, times_of
+from experiments.late_start import knee, sigma_points, times_of
 
 
 def test_run(runs, check_run):
@@ -24,6 +24,14 @@ def test_run(runs, check_run):
 def test_grid_ends_with_clean_data_not_with_the_last_entry():
     clock = np.arange(1.0, 1001.0)
     np.testing.assert_array_equal(times_of(clock, 500, 3), [501.0, 251.0, 1.0, 0.0])
+
+
+def test_sigma_points_have_exact_moments():
+    rng = np.random.default_rng(3)
+    mean, factor = rng.normal(size=4), rng.normal(size=(4, 4))
+    found = sigma_points(mean, factor @ factor.T)
+    np.testing.assert_allclose(found.mean(0), mean, atol=1e-14)
+    np.testing.assert_allclose(np.cov(found.T), factor @ factor.T, atol=1e-13)
 
 
 def test_knee_is_the_largest_second_difference():
