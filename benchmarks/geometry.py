@@ -10,7 +10,7 @@ import numpy as np
 
 import diffjax
 from benchmarks.timing import interleave, ready, summarise
-from diffjax.observables.geometry import jacobian_spectrum
+from diffjax.observables.geometry import score_spectrum
 
 SHAPE = (100, 10_000, 1024)  # times, points, dimensions
 SMALL = (6, 400, 40)
@@ -41,16 +41,16 @@ def run(rounds: int, peers: bool, small: bool) -> list[dict[str, Any]]:
 
     candidates = {
         FLOOR: ready(covariances, jnp.asarray(points), jnp.asarray(x), jnp.asarray(v, jnp.float32)),
-        "diffjax, jacobian_spectrum": ready(jacobian_spectrum, diffusion, x, t),
+        "diffjax, score_spectrum": ready(score_spectrum, diffusion, x, t),
     }
     if peers:
         candidates["numpy, covariance and eigvalsh"] = lambda: _numpy(points, x, v)
-    found = np.asarray(jacobian_spectrum(diffusion, x, t).normalised, np.float64)
+    found = np.asarray(score_spectrum(diffusion, x, t).normalised, np.float64)
     rows = range(0, times, max(1, times // 6))
     exact = _numpy(points.astype(np.float64), x.astype(np.float64)[rows], v[rows])
     # relative to 1 + |lambda|: the value itself is unbounded between two points
     error = float((np.abs(found[rows] - exact) / (1 + np.abs(exact))).max())
-    accuracy = {"diffjax, jacobian_spectrum": error}
+    accuracy = {"diffjax, score_spectrum": error}
     title = f"(times, n, d) = ({times}, {n}, {d}), float32"
     return [summarise(title, interleave(candidates, rounds), FLOOR, accuracy)]
 

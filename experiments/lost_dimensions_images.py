@@ -120,7 +120,7 @@ def _at(
     diffusion: Any, x: Any, clean: np.ndarray, place: str, t: float, threshold: float
 ) -> dict[str, float]:
     """Median and quartiles of the dimension, mean participation, and the identity."""
-    spectrum = np.asarray(geometry.jacobian_spectrum(diffusion, x, t).normalised, np.float64)
+    spectrum = np.asarray(geometry.score_spectrum(diffusion, x, t).normalised, np.float64)
     dimension = np.asarray(geometry.visible_dimension(spectrum, threshold))
     snr = float(processes.snr(diffusion.process, t))
     trace = (1 - spectrum).sum(-1) / snr

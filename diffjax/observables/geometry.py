@@ -93,7 +93,7 @@ class EffectivePoints(NamedTuple):
     unresolved: Array
 
 
-def jacobian_spectrum(diffusion: Diffusion, x: ArrayLike, t: ArrayLike) -> JacobianSpectrum:
+def score_spectrum(diffusion: Diffusion, x: ArrayLike, t: ArrayLike) -> JacobianSpectrum:
     """Eigenvalues of the Jacobian of the score, eq. (1) and (2).
 
     Point clouds: from the weighted covariance of the points that matter, by the smaller of the
@@ -116,8 +116,16 @@ def jacobian_spectrum(diffusion: Diffusion, x: ArrayLike, t: ArrayLike) -> Jacob
     References:
         Achilli et al. 2024 (2410.08727).
     """
-    require(diffusion.data, Denoiser, "jacobian_spectrum")
+    require(diffusion.data, Denoiser, "the spectrum of a score")
     return _spectrum(diffusion, *_inputs(diffusion, x, t))
+
+
+def jacobian_spectrum(diffusion: Diffusion, x: ArrayLike, t: ArrayLike) -> Array:
+    """Eigenvalues of the Jacobian of the score, ascending, ``(..., d)``.
+
+    Those of `score_spectrum`, which has the arguments, the errors, and more to say.
+    """
+    return score_spectrum(diffusion, x, t).eigenvalues
 
 
 def controlled_spectrum(
@@ -134,14 +142,14 @@ def controlled_spectrum(
         t: OU times, broadcast against the batch.
 
     Raises:
-        ValueError: if the two do not share their dimension; otherwise as `jacobian_spectrum`.
+        ValueError: if the two do not share their dimension; otherwise as `score_spectrum`.
     """
     if diffusion.dim != population.dim:
         raise ValueError(
             f"population has dimension {population.dim}, expected {diffusion.dim}, that of the data"
         )
     return ControlledSpectrum(
-        jacobian_spectrum(diffusion, x, t), jacobian_spectrum(population, x, t)
+        score_spectrum(diffusion, x, t), score_spectrum(population, x, t)
     )
 
 

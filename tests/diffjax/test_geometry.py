@@ -88,14 +88,15 @@ def posteriors():
 def test_spectrum_against_automatic_derivatives(name):
     diffusion, t = Diffusion(posteriors()[name], OU), 0.3
     x = jnp.asarray(cloud_and_states()[1])
-    found = geometry.jacobian_spectrum(diffusion, x, t)
+    found = geometry.score_spectrum(diffusion, x, t)
     want = np.linalg.eigvalsh(automatic(diffusion, x, t))
     np.testing.assert_allclose(found.eigenvalues, want, atol=1e-8)
     np.testing.assert_allclose(found.normalised, -float(OU.variance(t)) * want, atol=1e-9)
     assert np.all(np.diff(found.normalised, axis=-1) <= 0)
+    np.testing.assert_array_equal(geometry.jacobian_spectrum(diffusion, x, t), found.eigenvalues)
     np.testing.assert_array_equal(found.asymmetry, 0)
     if name == "mixture":  # the same from the denoiser alone
-        network = geometry.jacobian_spectrum(Diffusion(Only(diffusion.data), OU), x, t)
+        network = geometry.score_spectrum(Diffusion(Only(diffusion.data), OU), x, t)
         np.testing.assert_allclose(network.eigenvalues, want, atol=1e-8)
         assert np.max(network.asymmetry) < 1e-9
 
@@ -104,7 +105,7 @@ def test_a_score_that_is_no_gradient_reports_it():
     matrix = jnp.asarray(np.random.default_rng(2).normal(size=(5, 5)) * 0.2)
     diffusion, t = Diffusion(Linear(matrix), OU), 0.4
     jacobian = (np.exp(-t) * np.asarray(matrix) - np.eye(5)) / float(OU.variance(t))
-    found = geometry.jacobian_spectrum(diffusion, np.ones(5), t)
+    found = geometry.score_spectrum(diffusion, np.ones(5), t)
     even, odd = jacobian + jacobian.T, jacobian - jacobian.T
     np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(even / 2), atol=1e-12)
     want = np.linalg.norm(odd) / np.linalg.norm(even)
@@ -142,7 +143,7 @@ def test_gaussian_spectrum_dimension_and_retained_variance():
     population = Diffusion(gaussian_mixture([1.0], np.zeros((1, 30)), variances[None]), VE)
     v = np.array([0.3, 1e-3])
     x = np.random.default_rng(0).normal(size=(2, 30))
-    found = geometry.jacobian_spectrum(population, x, time_of(v))
+    found = geometry.score_spectrum(population, x, time_of(v))
     want = v[:, None] / (v[:, None] + variances)
     np.testing.assert_allclose(found.normalised, np.sort(want, -1)[:, ::-1], rtol=1e-9)
     gap = geometry.widest_gap(found.normalised)
@@ -160,7 +161,7 @@ def test_control_shares_the_states_and_participation_is_that_of_the_weights():
     cloud = Diffusion(point_cloud(points), OU)
     population = Diffusion(posteriors()["mixture"], OU)
     both = geometry.controlled_spectrum(cloud, population, x, 0.3)
-    alone = geometry.jacobian_spectrum(population, x, 0.3)
+    alone = geometry.score_spectrum(population, x, 0.3)
     np.testing.assert_array_equal(both.population.eigenvalues, alone.eigenvalues)
     weights = np.exp(np.asarray(cloud.index_log_weights(x, 0.3)))
     found = geometry.effective_points(cloud, x, 0.3)
@@ -176,13 +177,13 @@ def test_probes_are_exact_for_a_linear_score_and_lanczos_for_a_full_space():
     mean = np.full((1, 5), 0.7)
     diffusion = Diffusion(gaussian_mixture([1.0], mean, variances[None]), OU)
     x, t = np.linspace(-1, 1, 5), 0.4
-    want = np.asarray(geometry.jacobian_spectrum(diffusion, x, t).normalised)
+    want = np.asarray(geometry.score_spectrum(diffusion, x, t).normalised)
     np.testing.assert_allclose(geometry.probe_spectrum(KEY, diffusion, x, t), want, rtol=1e-9)
     plain = geometry.probe_spectrum(KEY, diffusion, x, t, symmetrised=False)
     assert np.abs(np.asarray(plain) - want).max() > 0.05  # the offset of the score at x
     mixture = Diffusion(posteriors()["mixture"], OU)
     x = cloud_and_states()[1][0]
-    want = geometry.jacobian_spectrum(mixture, x, 0.3).normalised
+    want = geometry.score_spectrum(mixture, x, 0.3).normalised
     for model in (mixture, Diffusion(Only(mixture.data), OU)):
         found = geometry.extreme_eigenvalues(KEY, model, x, 0.3, steps=6)
         np.testing.assert_allclose(found, want, atol=1e-8)
@@ -198,7 +199,7 @@ def test_invariances(seed):
     rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
 
     def spectrum(points, x):
-        return geometry.jacobian_spectrum(Diffusion(point_cloud(points), OU), x, 0.3).normalised
+        return geometry.score_spectrum(Diffusion(point_cloud(points), OU), x, 0.3).normalised
 
     want = spectrum(points, x)
     np.testing.assert_allclose(spectrum(points @ rotation, x @ rotation), want, atol=1e-9)
@@ -208,7 +209,7 @@ def test_invariances(seed):
 
 def test_one_point_has_collapsed_at_every_time():
     cloud = Diffusion(point_cloud(np.ones((1, 4))), OU)
-    found = geometry.jacobian_spectrum(cloud, np.zeros(4), 0.5)
+    found = geometry.score_spectrum(cloud, np.zeros(4), 0.5)
     np.testing.assert_array_equal(found.normalised, 1)
     assert float(geometry.effective_points(cloud, np.zeros(4), 0.5).participation) == 1
 
@@ -222,6 +223,6 @@ def test_wrong_arguments_say_what_to_do():
     with pytest.raises(ValueError, match="not orthonormal"):
         geometry.retained_variance(np.eye(3), np.ones((3, 2)), 1.0, 0.1)
     with pytest.raises(ValueError, match="t = 0 is singular"):
-        geometry.jacobian_spectrum(cloud, np.zeros(6), 0.0)
+        geometry.score_spectrum(cloud, np.zeros(6), 0.0)
     with pytest.raises(TypeError, match="effective_points needs an index"):
         geometry.effective_points(Diffusion(hypersphere(3, 1.0), OU), np.zeros(3), 0.3)
