@@ -30,7 +30,6 @@ from experiments.spurious_states_figure import draw
 from experiments.style import number
 
 KINDS = ("memorised", "spurious", "generalised")
-LANDSCAPES = (2, 9, 1000)
 REACH = 1.4  # half the side of a landscape
 LONGEST, NOISE = 4.0, (0.25, 0.75)  # of the exact trajectories; levels at which they stop
 
@@ -40,6 +39,9 @@ class Config:
     """Landscapes, attractors, and samples of the exact score and of networks."""
 
     noise: float = option(0.05, "variance v of the landscapes")
+    landscapes: tuple[int, ...] = option(
+        (2, 9, 1000), "numbers of patterns of the landscapes", nargs="+", type=int
+    )
     grid: int = option(81, "states along a side of a landscape")
     few: tuple[int, ...] = option((9, 30), "patterns of the attractor counts", nargs="+", type=int)
     levels: int = option(16, "noise variances of the attractor counts")
@@ -61,10 +63,11 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "test": {
-        "grid": 21, "levels": 5, "sets": 40, "sizes": (2, 30), "trajectories": 1500, "steps": 0,
-        "many": 100, "few": (9,),
+        "grid": 21, "levels": 5, "sets": 40, "sizes": (9, 30), "trajectories": 1500, "steps": 0,
+        "many": 100, "few": (9,), "landscapes": (9,),
     },
-    "quick": {"sizes": (2, 8, 32, 128), "width": 64, "depth": 3, "steps": 3000, "seeds": 2},
+    "quick": {"sizes": (2, 8, 32, 128), "width": 64, "depth": 3, "steps": 3000, "seeds": 2,
+              "sets": 200},
     "paper": {"sizes": (2, 4, 8, 16, 32, 64, 128, 256, 512), "samples": 1000, "steps": 500_000,
               "chain": 1000, "trajectories": 20_000, "sets": 400},
 }  # fmt: skip
@@ -131,12 +134,12 @@ def thresholds(config: Config) -> memorisation.Thresholds:
 
 
 def _landscapes(config: Config) -> Curves:
-    """Energies on a grid ``(3, G, G)``, above their minima; attractors of the first two."""
+    """Energies on a grid ``(k, G, G)``, above their minima; attractors of few patterns."""
     side = np.linspace(-REACH, REACH, config.grid)
     states = np.stack(np.meshgrid(side, side), axis=-1)
     t, found = ou_time(config.noise), {}
     fields = []
-    for count in LANDSCAPES:
+    for count in config.landscapes:
         model = diffusion(patterns(count))
         field = np.asarray(attractors.energy(model, states.reshape(-1, 2), t))
         fields.append(field.reshape(config.grid, config.grid) - field.min())
@@ -236,7 +239,9 @@ def _exact(key: jax.Array, config: Config) -> Curves:
             key_start, key_path = jax.random.split(jax.random.fold_in(key, 2 * i + j))
             times = np.asarray([LONGEST, 1.0, 0.1, ou_time(end)])
             start = model.sample(key_start, times[0], config.trajectories)
-            x, _ = diffjax.backward(key_path, model, start, times, method="exact")
+            x, _ = diffjax.backward(
+                key_path, model, start, times, method="exact", span_reduction=False
+            )
             near = memorisation.nearest_distances(x, points, count=1).distances[:, 0]
             found.append(float(np.mean(near <= limits.memorised_below)))
         rows.append(found)
@@ -389,7 +394,7 @@ def _arrays(
 ) -> tuple[Curves, dict[str, str]]:
     texts = {
         "side": "coordinates of a landscape (G,)",
-        "landscapes": "energy above its minimum, 2, 9 and 1000 patterns (3, G, G)",
+        "landscapes": "energy above its minimum for each number of patterns (k, G, G)",
         "counts": "stable attractors by number of patterns and noise (few, L)",
         "distances": "largest distance of an attractor to a pattern (few, L)",
         "ring_noise": "noise variances of the ring (R,)",

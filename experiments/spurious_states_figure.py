@@ -12,16 +12,17 @@ KINDS = ("memorised", "spurious", "generalised")
 
 
 def draw(config: Any, measured: dict, predicted: dict, levels: np.ndarray, found: Any) -> Any:
-    """Energies of 2, 9 and 1000 patterns; wells, ring and fractions."""
+    """Energies of a few numbers of patterns; wells, ring and fractions."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 3, figsize=(13, 8.2), layout="constrained")
-    image = None
-    for axis, count, field in zip(panels[0], (2, 9, 1000), measured["landscapes"]):
+    figure = plt.figure(figsize=(13, 8.4), layout="constrained")
+    upper, lower = figure.subfigures(2, 1)
+    axes = upper.subplots(1, len(config.landscapes), squeeze=False)[0]
+    for axis, count, field in zip(axes, config.landscapes, measured["landscapes"]):
         image = _landscape(axis, measured, count, field, config.noise)
-    figure.colorbar(image, ax=panels[0], label="energy above the minimum", shrink=0.85)
-    _wells(panels[1, 0], config, measured, levels)
-    ring = panels[1, 1]
+    upper.colorbar(image, ax=list(axes), label="energy above the minimum", shrink=0.9)
+    wells, ring, last = lower.subplots(1, 3)
+    _wells(wells, config, measured, levels)
     line(ring, predicted["fine"], predicted["ring_fine"], r"$R = I_1/I_0$, many patterns", BLACK)
     points(ring, measured["ring_noise"], measured["ring"], measured["ring_error"],
            f"{config.many} random patterns", BLUE)  # fmt: skip
@@ -29,7 +30,7 @@ def draw(config: Any, measured: dict, predicted: dict, levels: np.ndarray, found
     ring.set_xlabel("noise variance $v$")
     ring.set_ylabel("radius of the attractors")
     ring.legend(fontsize=8)
-    _fractions(panels[1, 2], config, measured, predicted, found)
+    _fractions(last, config, measured, predicted, found)
     return figure
 
 
