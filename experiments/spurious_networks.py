@@ -16,7 +16,10 @@ TIMES = (5e-5, 3.0)  # trained; patterns of the largest sets are told apart insi
 
 
 def at_size(config: Any, points: np.ndarray, limits: memorisation.Thresholds, bar: Any) -> Curves:
-    """Labels and distances of samples of networks trained side by side, ``(seeds, M)``."""
+    """Labels and distances ``(seeds, M)`` of samples of networks trained side by side.
+
+    ``copies`` is the memorised fraction by the ratio of neighbour distances, ``(seeds,)``.
+    """
     train = points.astype(np.float32)
     network, initial = learned.perceptron(2, config.width, config.depth)
     goal = objectives.modern(t_min=TIMES[0], t_max=TIMES[1], parametrisation="eps", weighting="eps")
@@ -41,6 +44,7 @@ def at_size(config: Any, points: np.ndarray, limits: memorisation.Thresholds, ba
     return {
         "labels": np.stack([f.labels for f in found]),
         "train_distance": np.stack([f.train_distance for f in found]),
+        "copies": np.stack([memorisation.gap_ratio(x, train).memorised.mean for x in drawn]),
         "drawn": np.asarray(drawn[0]),
         "loss": losses[-max(1, config.steps // 20) :].mean(0),
     }

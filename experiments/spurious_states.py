@@ -236,9 +236,10 @@ def _exact(key: jax.Array, config: Config) -> Curves:
         points = patterns(n)
         model, found = diffusion(points), []
         for j, end in enumerate((v, late)):
-            key_start, key_path = jax.random.split(jax.random.fold_in(key, 2 * i + j))
+            key_own, key_start, key_path = jax.random.split(jax.random.fold_in(key, 2 * i + j), 3)
             times = np.asarray([LONGEST, 1.0, 0.1, ou_time(end)])
-            start = model.sample(key_start, times[0], config.trajectories)
+            own = jax.random.randint(key_own, (config.trajectories,), 0, n)
+            start = diffjax.processes.perturb(key_start, model.process, points[own], times[0])
             x, _ = diffjax.backward(
                 key_path, model, start, times, method="exact", span_reduction=False
             )
@@ -268,6 +269,7 @@ def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
     mean = weight(B)
     spread = np.sqrt((weight(2 * B) - mean**2) / (config.few[0] * config.sets))
     fine = np.geomspace(v[0], 0.7, 200)
+    ring = np.asarray(memory.circle_radius(np.concatenate([B, 1 / (2 * fine)])))
     rng, limits = np.random.default_rng(config.seed + 2), thresholds(config)
     stopped = {}
     for name, factor in (("stopped", 1), ("twice", 2)):
@@ -277,8 +279,7 @@ def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
         ])  # fmt: skip
     return {
         "weight": mean, "weight_error": spread, "weight_wrong": weight(2 * B),
-        "ring": np.asarray(memory.circle_radius(B)), "fine": fine,
-        "ring_fine": np.asarray(memory.circle_radius(1 / (2 * fine))), **stopped,
+        "ring": ring[: len(v)], "fine": fine, "ring_fine": ring[len(v) :], **stopped,
     }  # fmt: skip
 
 
@@ -299,6 +300,18 @@ def fractions(measured: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     mean, seeds = found.mean(1), found.shape[1]
     binomial = np.sqrt(mean * (1 - mean) / (seeds * labels.shape[-1]))
     return mean, np.maximum(found.std(1, ddof=1) / np.sqrt(seeds), binomial)
+
+
+def spurious_distance(measured: dict[str, Any]) -> np.ndarray:
+    """Median distance of spurious samples to the nearest pattern, ``(sizes,)``; NaN without any.
+
+    Far below the gaps between patterns these are blurred copies, not states of their own.
+    """
+    found = []
+    for labels, distance in zip(measured["labels"], measured["train_distance"]):
+        far = distance[labels == memorisation.SPURIOUS]
+        found.append(np.median(far) if far.size else np.nan)
+    return np.asarray(found)
 
 
 def comparisons(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) -> list:
@@ -345,7 +358,10 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         if config.steps:
             mean, error = fractions(measured)
             values = (f"{k} {number(mean[i, j], error[i, j])}" for j, k in enumerate(KINDS))
-            text += f"; networks {', '.join(values)}"
+            text += (
+                f"; networks {', '.join(values)}; by gap ratio {measured['copies'][i].mean():.3f}; "
+                f"spurious ones at {number(spurious_distance(measured)[i])} from a pattern (median)"
+            )
         rows.append((f"n = {n}", text))
     summary: dict[str, Any] = {
         "noise": levels(config), "counts": measured["counts"], "thresholds": limits._asdict(),
@@ -355,6 +371,8 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
     if config.steps:
         mean, error = fractions(measured)
         summary |= {k: {"mean": mean[:, j], "error": error[:, j]} for j, k in enumerate(KINDS)}
+        summary["memorised_by_gap_ratio"] = measured["copies"].mean(1)
+        summary["median_distance_of_spurious"] = spurious_distance(measured)
         summary["memorised_swept"] = {
             f"{f:g}": np.mean(measured["train_distance"] <= f * limits.memorised_below, (1, 2))
             for f in (0.5, 1, 2)
@@ -384,8 +402,9 @@ def _finding(config: Config, measured: dict[str, Any], found: list[Comparison]) 
     best = int(np.argmax(mean[:, 1]))
     return (
         f"{text}, those of networks {ends[0]} at n = {config.sizes[0]} and {ends[1]} at "
-        f"n = {config.sizes[-1]}, with most spurious ones, {100 * mean[best, 1]:.1f}%, at "
-        f"n = {config.sizes[best]}."
+        f"n = {config.sizes[-1]}; most repeated samples beyond the threshold, "
+        f"{number(100 * mean[best, 1], 100 * error[best, 1])}%, are at n = {config.sizes[best]}, "
+        f"at a median distance of {number(spurious_distance(measured)[best])} from a pattern."
     )
 
 

@@ -44,7 +44,7 @@ def _landscape(axis: Any, measured: dict, count: int, field: np.ndarray, noise: 
                   label="patterns")  # fmt: skip
         wells = measured[f"wells_{count}"]
         axis.plot(wells[:, 0], wells[:, 1], "x", ms=7, mew=2, color=RED, label="attractors")
-        axis.legend(fontsize=8, loc="lower right")
+        axis.legend(fontsize=8, loc="lower right", facecolor="0.6")
     axis.set_title(f"K = {count}, v = {noise:g}", fontsize=10)
     axis.set_aspect("equal")
     axis.set_xlabel("$y_1$")
@@ -79,7 +79,8 @@ def _fractions(axis: Any, config: Any, measured: dict, predicted: dict, found: A
     points(axis, sizes, measured["stopped"], spread, "exact score, stopped early", GREEN, "x")
     line(axis, sizes, p, "its theory", GREEN, ":")
     axis.set_xscale("log")
-    axis.set_ylim(-0.03, 1.06)
+    axis.set_ylim(-0.03, 1.7)  # room for the legend
+    axis.set_yticks(np.linspace(0, 1, 6))
     axis.set_xlabel("patterns $n$")
     axis.set_ylabel("fraction of samples")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, ncols=2, loc="upper center")

@@ -192,6 +192,7 @@ def test_basins_of_two_points():
     np.testing.assert_array_equal(lost.label, np.where(side, -1, 0))
 
 
+@pytest.mark.slow  # a program of its own
 def test_single_precision_and_conditioned_clouds():
     labels, v = np.array([0, 1, 0, 1, 0, 1, 0, 1, 1]), 0.2
     cloud = diffjax.point_cloud(UNEVEN.astype(np.float32), labels)
@@ -270,6 +271,7 @@ def test_energy_along_an_arc():
     np.testing.assert_allclose(found, direct - direct[0], rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow  # a program of its own
 def test_density_by_the_probability_flow():
     model, t = diffusion(UNEVEN, COLD), ou_time(0.4, 0.6)
     y = jax.random.normal(KEY, (300, 2))
