@@ -124,4 +124,14 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.08727; 2410.05898",
         "1 min quick, 5 min paper",
     ),
+    "associative_memory": Entry(
+        "retrieval of stored patterns against load, recovery of noised ones against time",
+        "2304.14964; 2402.18491; 2505.21777",
+        "1 min quick, 30 min paper",
+    ),
+    "spurious_states": Entry(
+        "energy landscape of patterns on a circle: attractors, and memorised or spurious samples",
+        "2505.21777; 2309.17290",
+        "2 min quick, 1 h paper",
+    ),
 }

@@ -148,9 +148,7 @@ def controlled_spectrum(
         raise ValueError(
             f"population has dimension {population.dim}, expected {diffusion.dim}, that of the data"
         )
-    return ControlledSpectrum(
-        score_spectrum(diffusion, x, t), score_spectrum(population, x, t)
-    )
+    return ControlledSpectrum(score_spectrum(diffusion, x, t), score_spectrum(population, x, t))
 
 
 def posterior_covariance(diffusion: Diffusion, x: ArrayLike, t: ArrayLike) -> Array:

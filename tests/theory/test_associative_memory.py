@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
 from scipy.optimize import brentq
+from scipy.special import ive
 
 from theory import associative_memory as memory
 from theory import channel, collapse, cumulants, rem
@@ -184,9 +185,77 @@ def test_retrieval_of_stored_signs():
     assert retrieved(signs(6, 100_000, dim)) == 0
 
 
+def test_energy_of_distances_and_its_factors():
+    """The score is -B grad E = -grad E / 2v for any norms, and E = 2 E_lambda + r^2 for equal."""
+    points, y, v = 0.8 * signs(7, 15, 6), np.random.default_rng(8).normal(size=(4, 6)), 0.6
+    B = 1 / (2 * v)
+
+    def log_density(y):
+        squares = jnp.sum((y - points) ** 2, axis=-1)
+        return logsumexp(-squares / (2 * v)) - np.log(len(points)) - 3 * np.log(2 * np.pi * v)
+
+    score = jax.vmap(jax.grad(log_density))(y)
+    gradient = memory.distance_energy_gradient(y, points, B)
+    np.testing.assert_allclose(score, -gradient / (2 * v), rtol=1e-12, atol=1e-13)
+    by_autodiff = jax.grad(lambda y: memory.distance_energy(y, points, B).sum())(jnp.asarray(y))
+    np.testing.assert_allclose(gradient, by_autodiff, rtol=1e-12, atol=1e-13)
+    direct = -np.log(np.exp(-B * ((y[:, None] - points) ** 2).sum(-1)).sum(-1)) / B
+    np.testing.assert_allclose(memory.distance_energy(y, points, B), direct, rtol=1e-12)
+    lam = 1 / v
+    np.testing.assert_allclose(direct, 2 * memory.energy(y, points, lam) + 6 * 0.64, rtol=1e-12)
+    np.testing.assert_allclose(gradient, 2 * memory.energy_gradient(y, points, lam), rtol=1e-12)
+    # unequal norms: only the energy of distances gives the score
+    points[:7] *= 1.4
+    score = jax.vmap(jax.grad(log_density))(y)
+    gradient = memory.distance_energy_gradient(y, points, B)
+    np.testing.assert_allclose(score, -B * gradient, rtol=1e-12, atol=1e-13)
+    assert np.abs(score + lam * memory.energy_gradient(y, points, lam)).max() > 0.05
+
+
+def test_reference_circle():
+    value = memory.circle_radius(np.array([1.5, 5.0]))
+    np.testing.assert_allclose(value, [0.72415872, 0.94554219], rtol=0, atol=6e-9)
+    value = memory.circle_least_energy(np.array([2.0, 5.0]))
+    np.testing.assert_allclose(value, [0.76489228, 0.40860966], rtol=0, atol=6e-9)
+
+
+def test_circle_radius_by_another_solver():
+    B = np.array([1.0001, 1.01, 1.3, 4.0, 60.0, 1e4])
+
+    def own(b):
+        return brentq(lambda r: ive(1, 2 * b * r) / ive(0, 2 * b * r) - r, 1e-4, 1, xtol=1e-15)
+
+    np.testing.assert_allclose(memory.circle_radius(B), [own(b) for b in B], rtol=1e-9)
+    # no ring while the noise exceeds the variance 1/2 of the circle
+    np.testing.assert_array_equal(memory.circle_radius(np.array([0.2, 1.0])), 0)
+    np.testing.assert_allclose(memory.circle_least_energy(np.array([0.2, 1.0])), 1, rtol=1e-15)
+    # mean field: R^2 = 2 (B - 1) at the transition; patterns' own circle without noise
+    np.testing.assert_allclose(memory.circle_radius(1 + 1e-6) ** 2, 2e-6, rtol=1e-5)
+    np.testing.assert_allclose(1 - memory.circle_radius(1e6), 2.5e-7, rtol=1e-5)
+
+
+def test_circle_energy_is_the_limit_of_many_patterns():
+    angles = 2 * np.pi * np.arange(400) / 400
+    points = np.stack([np.cos(angles), np.sin(angles)], -1)
+    radius, B = np.array([0.0, 0.4, 1.3]), 3.0
+    y = radius[:, None] * np.array([np.cos(0.3), np.sin(0.3)])
+    energy = memory.distance_energy(y, points, B) + np.log(400) / B
+    np.testing.assert_allclose(memory.circle_energy(radius, B), energy, rtol=1e-13)
+    best = np.linspace(0.7, 1, 3001)
+    energies = memory.circle_energy(best, B)
+    assert best[np.argmin(energies)] == pytest.approx(float(memory.circle_radius(B)), abs=1e-4)
+    assert float(memory.circle_least_energy(B)) == pytest.approx(float(energies.min()), abs=1e-8)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: memory.circle_radius(0.0), "inverse_temperature must be positive"),
+        (lambda: memory.circle_least_energy(-1.0), "inverse_temperature must be positive"),
+        (lambda: memory.circle_energy(-0.1, 1.0), "radius must be >= 0"),
+        (lambda: memory.circle_energy(0.1, np.inf), "inverse_temperature must be positive"),
+        (lambda: memory.distance_energy(np.ones(3), np.ones((2, 4)), 1.0), "one row per stored"),
+        (lambda: memory.distance_energy(np.ones(3), np.ones((2, 3)), 0.0), "inverse_temperature"),
         (lambda: memory.retrieval_threshold(1.0, "ising"), "'ising'; choose one of gaussian, sph"),
         (lambda: memory.attraction_capacity(1.0, "spins"), "'spins'"),
         (lambda: memory.collapse_capacity(-1.0, "binary"), "lam must be positive"),
