@@ -89,4 +89,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2505.21777; 2505.17638",
         "4 min quick, accelerator paper",
     ),
+    "negative_guidance": Entry(
+        "removing a class: constant negative prompts against a tracked posterior",
+        "2410.14398",
+        "1.5 min quick, 5 min paper",
+    ),
 }

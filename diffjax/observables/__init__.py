@@ -1,9 +1,10 @@
-"""Estimators with standard errors: spectrum, speciation, collapse, memorisation, denoising."""
+"""Estimators with standard errors, one module for each kind of observable."""
 
 from diffjax.observables import (
     collapse,
     denoising,
     memorisation,
+    removal,
     sample_quality,
     speciation,
     spectrum,
@@ -17,6 +18,7 @@ __all__ = [
     "denoising",
     "mean_and_error",
     "memorisation",
+    "removal",
     "sample_quality",
     "speciation",
     "spectrum",
