@@ -83,8 +83,8 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "test": {"cases": ("1d2", "1d3"), "samples": 2000, "seeds": 2, "prompts": (0.25, 1.0),
-             "dynamics": (0.25, 1.0)},
+    "test": {"cases": ("1d2", "1d3"), "samples": 1000, "seeds": 2, "prompts": (0.5, 2.0),
+             "dynamics": (0.5,)},
     "quick": {"samples": 4000},
     "paper": {"samples": 16_000, "seeds": 8},
 }  # fmt: skip

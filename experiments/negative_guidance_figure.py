@@ -30,6 +30,9 @@ def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) ->
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.grid(alpha=0.2)
+            if column == 2:
+                axis.set_xticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
+                axis.minorticks_off()
         axis_pair[0].set_title(case, fontsize=11)
         axis_pair[0].axvline(1, color=BLACK, lw=0.7, ls=":")
     for axis in panels[:, 0]:

@@ -89,6 +89,11 @@ EXPERIMENTS: dict[str, Entry] = {
         "2505.21777; 2505.17638",
         "4 min quick, accelerator paper",
     ),
+    "classifier_free_guidance": Entry(
+        "guided Gaussians: shift and variance by SDE and ODE against the norm of the centre",
+        "2502.07849; 2207.12598",
+        "1 min quick, 10 min paper",
+    ),
     "negative_guidance": Entry(
         "removing a class: constant negative prompts against a tracked posterior",
         "2410.14398",
