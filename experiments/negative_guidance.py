@@ -85,8 +85,9 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     "test": {"cases": ("1d2", "1d3"), "samples": 1000, "seeds": 2, "prompts": (0.5, 2.0),
              "dynamics": (0.5,)},
-    "quick": {"samples": 4000},
-    "paper": {"samples": 16_000, "seeds": 8},
+    "quick": {"samples": 3000, "seeds": 3, "prompts": (0.1, 0.25, 0.5, 1.0),
+              "dynamics": (0.25, 0.5, 1.0, 2.0)},
+    "paper": {"samples": 16_000},
 }  # fmt: skip
 
 

@@ -46,14 +46,15 @@ def _draw_panel(
     axis: Any, case: str, config: Config, measured: dict[str, Any], column: int, unit: float
 ) -> None:
     """One pair of curves, and the single rules."""
-    floor = 0.3 / (config.samples * config.seeds)  # where an empty class is drawn
+    floor = 0.3 / (config.samples * config.seeds)  # where an empty class or a KL of 0 is drawn
     for name, weights, colour, marker, label in (
         ("NP curve", config.prompts, RED, "s", r"negative prompt, $\lambda$ increasing"),
         ("DNG curve", config.dynamics, BLUE, "o", r"dynamic, $\lambda_0$ increasing"),
     ):
         values = np.asarray([measured[f"{name} {i}_{case}"] for i in range(len(weights))])
         order = np.argsort(weights)
-        x, y, error = values[order, 0, column] / unit, values[order, 0, 0], values[order, 1, 0]
+        x = np.maximum(values[order, 0, column] / unit, floor)
+        y, error = values[order, 0, 0], values[order, 1, 0]
         axis.plot(x, np.maximum(y, floor), color=colour, lw=1, zorder=2)
         points(axis, x, np.maximum(y, floor), error, label, colour, marker)
     for name, colour, marker, label in (
@@ -63,5 +64,5 @@ def _draw_panel(
     ):
         value, error = measured[f"{name}_{case}"]
         spread = [[min(error[0], 0.9 * value[0])], [error[0]]] if value[0] > 0 else None
-        place = [value[column] / unit], [max(value[0], floor)]
+        place = [max(value[column] / unit, floor)], [max(value[0], floor)]
         points(axis, *place, spread, label, colour, marker)
