@@ -69,8 +69,8 @@ def grid_of(config: Config, sampler: str, norm: float) -> np.ndarray:
 
 
 def moments(x: jax.Array, t: jax.Array, state: Any) -> jax.Array:
-    """Mean along m over all trajectories."""
-    return jnp.mean(x[:, 0])
+    """Mean and variance along m over all trajectories."""
+    return jnp.stack([jnp.mean(x[:, 0]), jnp.var(x[:, 0])])
 
 
 def simulate(config: Config, session: Session) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def simulate(config: Config, session: Session) -> dict[str, Any]:
 
 
 def _norm(key: jax.Array, norm: float, config: Config, progress: Any) -> Curves:
-    """Per sampler: ``shift``, ``variance``, ``across`` as (2, weights), and ``means`` over time."""
+    """Per sampler: end values as (2, weights), ``means`` and ``spreads`` along the way."""
     centres = np.asarray([[norm, 0.0], [-norm, 0.0]], config.dtype)
     data = diffjax.gaussian_mixture([0.5, 0.5], centres, np.asarray(config.variance, config.dtype))
     model = diffjax.Diffusion(data, diffjax.ornstein_uhlenbeck())
@@ -107,7 +107,9 @@ def _norm(key: jax.Array, norm: float, config: Config, progress: Any) -> Curves:
                 means.append(np.asarray(info.observed, np.float64))
         found |= {f"{sampler} {k}": v for k, v in _statistics(np.asarray(ends)).items()}
         found[f"{sampler} times"] = grid[1:]
-        found[f"{sampler} means"] = np.asarray(means[::2]) - np.asarray(means[1::2])
+        bent, plain = np.asarray(means[::2]), np.asarray(means[1::2])
+        found[f"{sampler} means"] = bent[..., 0] - plain[..., 0]
+        found[f"{sampler} spreads"] = bent[..., 1]
         if progress is not None:
             progress(index + 1, len(SAMPLERS))
     return found
@@ -150,16 +152,19 @@ def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
     """Laws at the simulated norms, on a fine grid of norms, and along one trajectory."""
     weights, norms = np.asarray(config.weights)[:, None], np.asarray(config.norms)
     fine = np.geomspace(0.7 * norms.min(), 1.4 * norms.max(), 40)
-    times = np.linspace(0, config.start + np.log(_middle(config)) - 0.05, 40)
-    queries = {
+    queries: dict[str, tuple] = {
         "": (weights, norms, 0.0),
         " fine": (weights, fine, 0.0),
         " gamma": (weights + 1, norms, 0.0),  # gamma = 1 + w taken for w
-        " along": (weights, _middle(config), times),
     }
-    predicted: dict[str, Any] = {"fine_norms": fine, "times": times}
+    predicted: dict[str, Any] = {"fine_norms": fine}
     for sampler in SAMPLERS:
-        found = laws(config, sampler, queries)
+        grid = measured[f"{sampler} times_norm{_middle(config):g}"]
+        late = np.linspace(0.95 * grid[0], 0, 40)
+        stops = np.unique(np.searchsorted(-grid, -late).clip(0, len(grid) - 1))
+        predicted[f"{sampler} stops"] = stops
+        along = {" along": (weights, _middle(config), grid[stops])}
+        found = laws(config, sampler, queries | along)
         predicted |= {f"{sampler}{name}": value for name, value in found.items()}
     tilted = theory.guidance.tilted_moments(weights, fine, config.variance)
     predicted["tilted"] = np.asarray([tilted.mean - fine, tilted.variance])
@@ -257,6 +262,16 @@ def _arrays(
         axes[f"{sampler}_exact"] = f"{WORDS[sampler]}: exact (shift, variance) x weights x norms"
         curves[f"{sampler}_fine"] = predicted[f"{sampler} fine"]
         axes[f"{sampler}_fine"] = f"{WORDS[sampler]}: the same on fine_norms"
+        stops, name = predicted[f"{sampler} stops"], f"norm{_middle(config):g}"
+        key = f"{sampler}_along"
+        curves[f"{key}_times"] = measured[f"{sampler} times_{name}"][stops]
+        axes[f"{key}_times"] = f"{WORDS[sampler]}: OU times along one trajectory"
+        curves[key] = np.stack(
+            [measured[f"{sampler} {k}_{name}"][:, stops] for k in ("means", "spreads")]
+        )
+        axes[key] = f"{WORDS[sampler]}: measured (shift, variance) x weights x along_times"
+        curves[f"{key}_exact"] = predicted[f"{sampler} along"]
+        axes[f"{key}_exact"] = f"{WORDS[sampler]}: the same, exact"
     curves["fine_norms"] = predicted["fine_norms"]
     axes["fine_norms"] = "norms of the theory curves"
     curves["tilted"] = predicted["tilted"]
@@ -280,10 +295,10 @@ def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) ->
             points(panels[index], config.norms, value, error, f"{label}, measured", colour, marker)
         name = f"norm{_middle(config):g}"
         times, means = (measured[f"{sampler} {k}_{name}"] for k in ("times", "means"))
-        every = max(1, len(times) // 25)
+        stops = predicted[f"{sampler} stops"]
         along = predicted[f"{sampler} along"][0, j]
-        line(panels[2], predicted["times"], along, label, colour, style)
-        panels[2].plot(times[::every], means[j][::every], marker, ms=3.5, color=colour)
+        line(panels[2], times[stops], along, label, colour, style)
+        panels[2].plot(times[stops], means[j][stops], marker, ms=3.5, color=colour)
     for j, weight in enumerate(config.weights):
         for index in (0, 1):
             style = (":", "-.")[j % 2]

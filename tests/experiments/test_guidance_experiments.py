@@ -19,6 +19,21 @@ def test_quick_presets(name, exact, controls, execute, check_run, tmp_path):
     check_run(report, tmp_path, name, exact=exact, controls=controls)
 
 
+@pytest.mark.parametrize("sampler", ["sde", "ode"])
+def test_marginals_along_the_way(sampler, runs):
+    _, folder = runs("classifier_free_guidance")
+    samples = 6000
+    with np.load(folder / "curves.npz") as curves:
+        shift, spread = curves[f"{sampler}_along"]
+        exact_shift, exact_spread = curves[f"{sampler}_along_exact"]
+        assert shift.shape[1] > 20
+    # two runs with common noise differ by less than independent ones
+    assert np.all(np.abs(shift - exact_shift) < 4 * np.sqrt(2 * exact_spread / samples))
+    # nearly Gaussian: the variance is known to sqrt(2 / n) of itself
+    assert np.all(np.abs(spread / exact_spread - 1) < 4 * np.sqrt(2 / samples))
+    assert np.max(np.abs(shift[-1])) > 0.5
+
+
 def test_a_constant_weight_leaves_the_data_and_a_dynamic_one_does_not(runs):
     report, _ = runs("negative_guidance")
     for case, entry in report.summary.items():

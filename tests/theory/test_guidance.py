@@ -178,7 +178,7 @@ def test_tilted_gaussian_that_cannot_be_normalised_is_nan():
 FUNCTIONS = [
     (ODE, (1.4, 1.3, 0.7, 2.5, 0.2)),
     (SDE, (1.4, 1.3, 0.7, 2.5, 0.2)),
-    (guidance.guided_large_norm, (1.4,)),
+    pytest.param(guidance.guided_large_norm, (1.4,), marks=pytest.mark.slow),
     (guidance.tilted_moments, (1.4, 1.3, 0.7)),
     (guidance.gaussian_guidance_variances, (1.4, 0.7, 1.8)),
 ]
