@@ -53,9 +53,9 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "test": {"norms": (1.0, 2.0, 4.0), "steps": 1000, "flow_steps": 150, "samples": 6000},
-    "quick": {},
+    "quick": {"samples": 15_000, "steps": 1500},
     "paper": {"norms": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), "weights": (0.5, 1.0, 3.0),
-              "steps": 4000, "samples": 200_000},
+              "steps": 3000, "samples": 60_000},
 }  # fmt: skip
 
 
