@@ -134,4 +134,14 @@ EXPERIMENTS: dict[str, Entry] = {
         "2505.21777; 2309.17290",
         "2 min quick, 1 h paper",
     ),
+    "classifier_free_guidance": Entry(
+        "guided Gaussians: shift and variance by SDE and ODE against the norm of the centre",
+        "2502.07849; 2207.12598",
+        "1 min quick, 10 min paper",
+    ),
+    "negative_guidance": Entry(
+        "removing a class: constant negative prompts against a tracked posterior",
+        "2410.14398",
+        "1.5 min quick, 5 min paper",
+    ),
 }

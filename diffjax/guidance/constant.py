@@ -132,7 +132,8 @@ class ExactNegative:
         """Eq. (4), in the form without a pole."""
         model, process = self.model, self.model.process
         log_p = model.data.class_log_posterior(x, process.scale(t), process.std(t))
-        scores = all_class_scores(model, x, t)
+        # a class of weight zero has no score
+        scores = jnp.where(log_p[..., None] > -jnp.inf, all_class_scores(model, x, t), 0)
         forbidden = jnp.arange(log_p.shape[-1]) == self.c
         kept = jnp.where(forbidden, -jnp.inf, log_p)
         score_kept = jnp.sum(jax.nn.softmax(kept, axis=-1)[..., None] * scores, axis=-2)
