@@ -31,23 +31,20 @@ from diffjax.observables.sample_quality import frechet_distance
 from experiments import trained
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
+from experiments.late_start_cells import (
+    FLOOR,
+    KINDS,
+    PUBLISHED,
+    SAMPLES,
+    SEEDS,
+    cells,
+    curves_of,
+)
 from experiments.session import Curves, Report, Session
 from experiments.style import number
 from experiments.symmetry_breaking import mixture
 
-SAMPLES, SEEDS = 8000, 5  # of the reference values
 SAMPLERS = {"ddim": methods.ddim(), "eta1": methods.ddim(1.0), "exact": methods.exact()}
-# sampler, steps, start, index: mean and standard deviation over five seeds
-PUBLISHED = {
-    ("ddim", 3, "vanilla", 500): (0.860, 0.034),
-    ("ddim", 3, "gaussian", 300): (0.185, 0.008),
-    ("ddim", 10, "vanilla", 800): (0.094, 0.010),
-    ("ddim", 10, "gaussian", 500): (0.045, 0.004),
-    ("eta1", 5, "vanilla", 600): (0.424, 0.030),
-    ("eta1", 5, "gaussian", 300): (0.131, 0.012),
-}
-FLOOR = (0.0048, 0.0023)
-KINDS = ("vanilla", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -99,18 +96,6 @@ def simulate(config: Config, session: Session) -> dict[str, Any]:
     bar = session.progress
     measured = dict(session.part("benchmark", partial(_benchmark, config, bar("benchmark"))))
     return measured | session.part("images", partial(_images, config, bar("images")))
-
-
-def cells(config: Config) -> list[tuple[str, int, str, int]]:
-    """All runs of the benchmark: the published cells, then the curves."""
-    curves = [
-        (sampler, steps, kind, index)
-        for sampler in config.samplers
-        for steps in (config.steps if sampler != "exact" else config.steps[:1])
-        for kind in KINDS
-        for index in config.indices
-    ]
-    return list(dict.fromkeys([*PUBLISHED, *curves]))
 
 
 def _benchmark(config: Config, progress: Any) -> Curves:
@@ -338,12 +323,3 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         comparisons=found,
         figure=lambda: draw(config, measured, predicted),
     )
-
-
-def curves_of(config: Config, measured: dict[str, Any], name: str = "distance") -> Any:
-    """``(sampler, steps, values (2, I, seeds))`` of the whole curves."""
-    place = {cell: i for i, cell in enumerate(cells(config))}
-    for sampler in config.samplers:
-        for steps in config.steps if sampler != "exact" else config.steps[:1]:
-            rows = [[place[sampler, steps, k, i] for i in config.indices] for k in KINDS]
-            yield sampler, steps, measured[name][np.asarray(rows)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.late_start import FLOOR, PUBLISHED, SEEDS, curves_of
+from experiments.late_start_cells import FLOOR, PUBLISHED, SEEDS, curves_of
 from experiments.style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED
 
 TITLES = {"ddim": "DDIM", "eta1": r"$\eta = 1$", "exact": "exact transitions"}

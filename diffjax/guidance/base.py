@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jax import Array
 
-from diffjax.data.base import ClassDenoiser, Classified, per_event, require
+from diffjax.data.base import ClassDenoiser, per_event, require
 from diffjax.diffusion import Diffusion, score_at
 
 
@@ -68,18 +68,12 @@ def checked_class(model: Diffusion, c: int, name: str) -> int:
 
 
 def class_score_at(model: Diffusion, c: int, x: Array, t: Array) -> Array:
-    """Score of class ``c``, eq. (1), shape of ``x``; evaluates that class alone where possible.
-
-    Data may offer ``class_denoise_one(x, scale, std, c)``, one class for the price of one.
-    """
+    """Score of class ``c``, eq. (1), shape of ``x``; of that class alone if it can be had alone."""
     data, process = model.data, model.process
-    if isinstance(data, Classified):
+    if hasattr(data, "condition"):
         return score_at(Diffusion(data.condition(c), process), x, t)
     scale, std = process.scale(t), process.std(t)
-    if hasattr(data, "class_denoise_one"):
-        mean = data.class_denoise_one(x, scale, std, c)
-    else:
-        mean = data.class_denoise(x, scale, std)[..., c, :]
+    mean = data.class_denoise(x, scale, std)[..., c, :]
     return (per_event(scale, x) * mean - x) / per_event(process.variance(t), x)
 
 
