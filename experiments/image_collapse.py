@@ -91,7 +91,7 @@ def _measure(
     )  # fmt: skip
     for model, curve in looks:
         ends = learned.clone_ends(
-            key, model, learned.CLONED[1] / 2, config.pairs, config.steps, "ancestral"
+            key, model, learned.T_MAX / 2, config.pairs, config.steps, "ancestral"
         )
         fractions.append(_frequency(int(np.sum(_memorised(ends[:, 0], train))), config.pairs))
         losses.append(float(np.mean(curve[-max(1, len(curve) // 10) :])))

@@ -22,11 +22,8 @@ from diffjax.networks.unet import UNetConfig, dynamical_regimes_unet, unet
 from diffjax.noise import normal
 from experiments.inputs import IMAGE_SETS, class_names, image_folder
 
-T_MIN, T_MAX = 1e-3, 5.0
-"""OU times of the noise levels of the modern recipe."""
-
-CLONED = (5e-3, 4.0)
-"""OU times between which networks are run that are cloned."""
+T_MIN, T_MAX = 5e-3, 4.0
+"""OU times of the noise levels of the modern recipe, and between which networks are cloned."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,11 @@ def objective(recipe: str, network: str) -> Objective:
     process = processes.ornstein_uhlenbeck() if network == "mlp" else listed
     if recipe == "published":
         return objectives.published(process)
-    return objectives.modern(process, t_min=T_MIN, t_max=T_MAX)
+    # a perceptron that predicts the image itself need not carry the noise through its layers
+    kind = ("x0", "v") if network == "mlp" else ("v", "sigmoid")
+    return objectives.modern(
+        process, t_min=T_MIN, t_max=T_MAX, parametrisation=kind[0], weighting=kind[1]
+    )
 
 
 def time_range(goal: Objective) -> tuple[float, float]:
@@ -201,7 +202,7 @@ def denoisers(
     else:
         parts = functional(mlp(MLPConfig(points.shape[1], width=width), key=key))
         size = float(np.sqrt(np.mean(np.square(points))))
-        goal = objectives.modern(t_min=CLONED[0], t_max=CLONED[1])
+        goal = objectives.modern(t_min=T_MIN, t_max=T_MAX)
         recipe |= {"learning_rate": learning_rate, "warm_up": min(200, looks[0] // 2)}
         config = training.modern(**recipe, ema=0.999, weight_decay=0.0)
     examples = (points / size).reshape(-1, *event).astype(np.float32)
@@ -241,8 +242,8 @@ def clone_ends(
     key_start, key_path, key_clones = jax.random.split(key, 3)
     dtype = jnp.float32
     x = normal(key_start, (pairs, model.dim), dtype)
-    before = schedules.log_snr(t, CLONED[1], steps + 1)[::-1].astype(dtype)
-    after = schedules.log_snr(CLONED[0], t, steps)[::-1].astype(dtype)
+    before = schedules.log_snr(t, T_MAX, steps + 1)[::-1].astype(dtype)
+    after = schedules.log_snr(T_MIN, t, steps)[::-1].astype(dtype)
     x, _ = diffjax.backward(key_path, model, x, before, method=method)
     ends, _ = diffjax.clones(
         key_clones, model, x, jnp.concatenate([after, jnp.zeros(1, dtype)]), method=method

@@ -8,7 +8,6 @@ draws with the mean and covariance of the real images, which is all that a linea
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,7 +63,7 @@ def recognise(key: jax.Array, data: Images, generated: np.ndarray, steps: int) -
     config = ClassifierConfig(data.shape[2], classes, width=16, stages=2)
     network, params = functional(classifier(config, key=key_train))
     images, labels = _events(data.train, data), jnp.asarray(data.train_labels)
-    params = _train(key_train, params, images, labels, network=network, steps=steps)
+    params = _train(key_train, params, images, labels, network, steps)
     read = jax.jit(lambda flat: jax.nn.softmax(network.apply(params, _events(flat, data)), axis=-1))
     real, drawn, other = (
         np.asarray(read(v))
@@ -97,25 +96,27 @@ def _gaussian(key: jax.Array, data: Images, like: np.ndarray) -> np.ndarray:
     return np.clip(drawn, data.train.min(), data.train.max())
 
 
-@partial(jax.jit, static_argnames=("network", "steps"))
 def _train(
-    key: jax.Array, params: Any, images: jax.Array, labels: jax.Array, *, network: Any, steps: int
+    key: jax.Array, params: Any, images: jax.Array, labels: jax.Array, network: Any, steps: int
 ) -> Any:
     """Adam with a learning rate that falls to zero."""
     key_order, key_dropout = jax.random.split(key)
     optimiser = optax.adam(optax.cosine_decay_schedule(RATE, steps))
-    batch = min(BATCH, len(images))
-    rows = batch_indices(key_order, jnp.int32(0), steps, batch, len(images))
+    rows = batch_indices(key_order, jnp.int32(0), steps, min(BATCH, len(images)), len(images))
 
-    def loss(params: Any, row: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.mean(cross_entropy(network.apply(params, images[row], key=key), labels[row]))
+    def loss(params: Any, a: jax.Array, label: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.mean(cross_entropy(network.apply(params, a, key=key), label))
 
-    def step(carry: tuple, item: tuple) -> tuple[tuple, None]:
-        params, state = carry
-        index, row = item
-        gradient = jax.grad(loss)(params, row, jax.random.fold_in(key_dropout, index))
+    # a loop in Python: convolutions inside of a compiled one are slow on a CPU
+    @jax.jit
+    def step(params: Any, state: Any, index: jax.Array) -> tuple[Any, Any]:
+        row = rows[index]
+        key = jax.random.fold_in(key_dropout, index)
+        gradient = jax.grad(loss)(params, images[row], labels[row], key)
         change, state = optimiser.update(gradient, state, params)
-        return (optax.apply_updates(params, change), state), None
+        return optax.apply_updates(params, change), state
 
-    start = (params, optimiser.init(params))
-    return jax.lax.scan(step, start, (jnp.arange(steps), rows))[0][0]
+    state = optimiser.init(params)
+    for index in range(steps):
+        params, state = step(params, state, np.int32(index))
+    return params

@@ -40,7 +40,7 @@ from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.learned import Images
 from experiments.session import Curves, Report, Session
-from experiments.style import BLACK, BLUE, GREEN, ORANGE, RED, line, number, points
+from experiments.style import BLACK, BLUE, GREEN, RED, number, points
 
 GRID = 25  # images of the sample grid
 
@@ -82,7 +82,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warm_up": 10, "learning_rate": 3e-3, "checkpoint_every": 30, "levels": 6, "images": 1024,
         "chain": 20, "classifier_steps": 0,
     },
-    "quick": {"warm_up": 200, "learning_rate": 1e-3},
+    "quick": {"warm_up": 100, "learning_rate": 3e-3},
     "paper": {
         "data": "mnist", "classes": ("1", "8"), "n": 10_000, "network": "unet", "width": 64,
         "recipe": "published", "steps": 100_000, "checkpoint_every": 5000, "images": 4096,
@@ -194,7 +194,7 @@ def _levels(
     config: Config, data: Images, network: Any, params: Any, goal: Objective, shape: Any
 ) -> Curves:
     """Errors of the network, of the exact empirical score and of the best linear denoiser."""
-    times = np.asarray(schedules.log_snr(2 * learned.T_MIN, 3.0, config.levels))
+    times = np.asarray(schedules.log_snr(learned.T_MIN, 3.0, config.levels))
     key = jax.random.fold_in(jax.random.key(config.seed), 3)
     event = (shape,) if isinstance(shape, int) else shape
     cloud = diffjax.point_cloud(data.train)
@@ -376,22 +376,19 @@ def draw(measured: dict[str, Any], predicted: dict[str, Any]) -> Any:
     data, times = measured["data"], measured["times"]
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
     _draw_losses(left, measured["losses"])
-    line(
-        middle, predicted["fine_times"], predicted["linear_fine"],
-        "best linear denoiser, exact", BLACK,
-    )  # fmt: skip
+    middle.axhline(1, color=BLACK, lw=1.5, label="best linear denoiser, exact")
     for name, label, colour, marker in (
         ("linear", "best linear denoiser, measured", BLACK, "x"),
         ("held_out", "network, held-out images", RED, "o"),
         ("train", "network, training images", BLUE, "s"),
         ("empirical", "exact empirical score, training images", GREEN, "^"),
     ):
-        points(middle, times, measured[name], measured[f"{name}_error"], label, colour, marker)
+        value, error = (measured[key] / predicted["linear"] for key in (name, f"{name}_error"))
+        points(middle, times, value, error, label, colour, marker)
     middle.set_xscale("log")
-    middle.set_yscale("log")
+    middle.set_ylim(-0.03, None)
     middle.set_xlabel("Ornstein-Uhlenbeck time $t$")
-    middle.set_ylabel(r"$E|z - \hat\epsilon|^2$")
-    middle.axhline(data.train.shape[1], color=ORANGE, lw=0.8, ls=":")
+    middle.set_ylabel(r"$E|z - \hat\epsilon|^2$ over that of the best linear denoiser")
     middle.legend(fontsize=8)
     learned.draw_grid(right, measured["samples"], data.shape, data.mean)
     right.set_title("samples", fontsize=10)

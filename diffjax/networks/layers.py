@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -107,8 +107,8 @@ class GroupNorm(nnx.GroupNorm):
         mean, square = jnp.mean(moments.reshape(2, batch, self.num_groups, -1), axis=-1)
         inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + self.epsilon)
         mean, inverse = (jnp.repeat(v, width // self.num_groups, axis=-1) for v in (mean, inverse))
-        factor = inverse * self.scale[...]
-        shift = self.bias[...] - mean * factor
+        factor = inverse * cast(nnx.Param, self.scale)[...]
+        shift = cast(nnx.Param, self.bias)[...] - mean * factor
         return (h * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
