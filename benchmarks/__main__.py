@@ -13,6 +13,7 @@ BENCHMARKS = {
     "trajectory": "a whole backward trajectory of a point cloud",
     "ensemble": "many one-dimensional trajectories with a cheap exact score",
     "roots": "4096 critical times at once",
+    "training": "training steps of U-Nets, and their parts",
 }
 
 
