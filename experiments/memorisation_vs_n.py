@@ -39,7 +39,7 @@ from experiments.session import Curves, Report, Session
 from experiments.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, line, number, points
 
 KINDS = ("memorised", "spurious", "generalised")
-SHOWN = 16  # samples of each audit beside their nearest training images
+SHOWN = 8  # samples of each audit beside their nearest training images
 LEVELS = (0.25, 0.75)  # probabilities that the stopped exact trajectories are set to, first to last
 TIMES = (0.01, 3.0)  # trained; the images are told apart well inside
 START = 5.0
@@ -361,4 +361,4 @@ def _draw_fractions(axis: Any, config: Config, measured: dict[str, Any]) -> None
     axis.set_xscale("log")
     axis.set_ylabel(f"fraction of samples ({config.seeds} seeds)")
     axis.set_ylim(-0.03, 1.1)
-    axis.legend(fontsize=8, loc="center right")
+    axis.legend(fontsize=8, loc="center left", framealpha=0.95)
