@@ -2,8 +2,9 @@
 
 Both draw a batch, noise levels and noise, take the gradient of the mean squared error of the noise
 prediction in float32 with dropout, and apply Adam. Forward and gradient alone tell where the time
-goes, and so do the parts of the network at the shapes in which they occur. Wall time, one process:
-on a busy machine only the ratios of interleaved rounds mean something.
+goes, and so do the parts of the network at the shapes in which they occur. Wall time, one process.
+The threads of torch wait for one another: on a busy machine compare on one core
+(``OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks training --peers``), or torch looks too slow.
 """
 
 from __future__ import annotations

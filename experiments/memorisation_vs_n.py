@@ -140,7 +140,7 @@ def _at_size(
 def _generate(config: Config, train: np.ndarray, bar: Any) -> tuple[jax.Array, np.ndarray]:
     """Samples ``(seeds, M, d)`` of networks trained side by side, and their last losses."""
     network, initial = learned.perceptron(train.shape[1], config.width, config.depth)
-    goal = objectives.modern(t_min=TIMES[0], t_max=TIMES[1], parametrisation="x0", weighting="v")
+    goal = _objective()
     plan = training.modern(
         steps=config.steps, batch=config.batch, learning_rate=config.learning_rate,
         warm_up=config.warm_up, ema=config.ema, chunk=256, checkpoint_every=config.steps,
@@ -153,18 +153,22 @@ def _generate(config: Config, train: np.ndarray, bar: Any) -> tuple[jax.Array, n
     # the same initial noise at every size, another one for every seed
     keys = jax.random.split(key_samples, config.seeds)
     shape = (config.samples, train.shape[1])
-    drawn = _draw(training.trained_parameters(state), keys, goal, network, shape, config.chain)
+    drawn = _draw(training.trained_parameters(state), keys, network, shape, config.chain)
     return drawn, losses[-max(1, config.steps // 20) :].mean(0)
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
+def _objective() -> objectives.Objective:
+    return objectives.modern(t_min=TIMES[0], t_max=TIMES[1], parametrisation="x0", weighting="v")
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def _draw(
-    params: Any, keys: jax.Array, goal: Any, network: Any, shape: tuple[int, int], steps: int
+    params: Any, keys: jax.Array, network: Any, shape: tuple[int, int], steps: int
 ) -> jax.Array:
     """Samples ``(seeds, *shape)``; compiled once for all sizes."""
 
     def of_seed(params: Any, key: jax.Array) -> jax.Array:
-        model = learned.diffusion(goal, network, params, shape[1])
+        model = learned.diffusion(_objective(), network, params, shape[1])
         return learned.samples(key, model, shape, steps)
 
     return jax.vmap(of_seed)(params, keys)
