@@ -12,7 +12,8 @@ Mezard 2025 (2505.17638) for training times.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 
 import diffjax
 from diffjax.observables.collapse import collapse_curves
-from experiments import trained
+from experiments import learned
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.image_speciation import _frequency
@@ -47,7 +48,6 @@ class Config:
     pairs: int = option(1000, "trajectories per branching time")
     steps: int = option(60, "steps before the branching time, and as many after it")
     seed: int = option(0, "seed of every random number")
-    dtype: str = option("float32", "precision of the simulation", choices=("float32",))
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -65,37 +65,35 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def simulate(config: Config, session: Session) -> dict[str, Any]:
     """Networks and exact score at every size."""
-    total = max(config.sizes)
-    data = trained.images(config.data, config.root, config.classes, None, config.dtype)
-    if not min(config.sizes) >= 3 or total > len(data.points):
-        raise ValueError(f"sizes {config.sizes} must lie between 3 and {len(data.points)} images")
+    if min(config.sizes) < 3:
+        raise ValueError(f"sizes are {config.sizes}, expected at least 3 images each")
+    data = learned.images(config.data, config.root, config.classes, max(config.sizes), 0)
     measured: dict[str, Any] = {"data": data}
     for n in config.sizes:
-        # an even spread over the file order, so that both classes and many hands are there
-        chosen = np.linspace(0, len(data.points) - 1, n).round().astype(int)
-        subset = replace(data, points=data.points[chosen])
-        part = session.part(f"n{n}", lambda subset=subset: _measure(config, subset, session))
+        part = session.part(f"n{n}", partial(_measure, config, data.train[:n], data.shape, session))
         measured |= {f"{name}_n{n}": value for name, value in part.items()}
     return measured
 
 
-def _measure(config: Config, data: Any, session: Session) -> Curves:
+def _measure(
+    config: Config, train: np.ndarray, shape: tuple[int, int, int], session: Session
+) -> Curves:
     """``phi_C`` of the exact score and of the last network; memorised fraction of every one."""
-    n, key = len(data.points), jax.random.key(config.seed)
-    exact = diffjax.Diffusion(diffjax.point_cloud(data.points), diffjax.ornstein_uhlenbeck())
-    nearest = trained.nearest_points(data.points)
+    n, key = len(train), jax.random.key(config.seed)
+    exact = diffjax.Diffusion(diffjax.point_cloud(train), diffjax.ornstein_uhlenbeck())
+    nearest = learned.nearest_points(train)
     times = np.geomspace(0.02, 2.0, config.times)
     fractions, losses = [], []
     model: Any = None
-    looks = trained.denoisers(
-        data, config.train_steps, width=config.width, seed=config.seed,
+    looks = learned.denoisers(
+        train, shape, config.train_steps, width=config.width, seed=config.seed,
         progress=session.progress(f"training, n = {n}"),
     )  # fmt: skip
     for model, curve in looks:
-        ends = trained.clone_ends(
-            key, model, trained.T_MAX / 2, config.pairs, config.steps, "ancestral"
+        ends = learned.clone_ends(
+            key, model, learned.T_MAX / 2, config.pairs, config.steps, "ancestral"
         )
-        fractions.append(_frequency(int(np.sum(_memorised(ends[:, 0], data.points))), config.pairs))
+        fractions.append(_frequency(int(np.sum(_memorised(ends[:, 0], train))), config.pairs))
         losses.append(float(np.mean(curve[-max(1, len(curve) // 10) :])))
     found: dict[str, list[tuple[float, float]]] = {"network": [], "exact": []}
     for i, t in enumerate(times):
@@ -103,7 +101,7 @@ def _measure(config: Config, data: Any, session: Session) -> Curves:
         for name, which, method, k in (
             ("network", model, "ancestral", keys[0]), ("exact", exact, "exact", keys[1]),
         ):  # fmt: skip
-            ends = trained.clone_ends(k, which, float(t), config.pairs, config.steps, method)
+            ends = learned.clone_ends(k, which, float(t), config.pairs, config.steps, method)
             index = nearest(ends)
             found[name].append(_frequency(int(jnp.sum(index[:, 0] == index[:, 1])), config.pairs))
     weights = collapse_curves(jax.random.fold_in(key, 99), exact, times, 8 * config.pairs)

@@ -23,9 +23,10 @@ import theory.speciation
 from diffjax.observables import crossing
 from diffjax.observables.speciation import CROSSING_LEVEL, agreement_of_pairs, clone_agreement
 from diffjax.observables.spectrum import covariance_spectrum
-from experiments import trained
+from experiments import learned
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
+from experiments.learned import Images
 from experiments.session import Curves, Report, Session
 from experiments.style import BLACK, BLUE, ORANGE, PURPLE, line, number, points
 
@@ -47,7 +48,6 @@ class Config:
     pairs: int = option(2000, "trajectories per branching time")
     steps: int = option(60, "steps before the branching time, and as many after it")
     seed: int = option(0, "seed of every random number")
-    dtype: str = option("float32", "precision of the simulation", choices=("float32",))
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -59,24 +59,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def simulate(config: Config, session: Session) -> dict[str, Any]:
     """Train, then clone the network and the exact score."""
-    data = trained.images(config.data, config.root, config.classes, config.n, config.dtype)
-    known, other = trained.halves(data)
-    measured: dict[str, Any] = {"data": known}
-    measured |= session.part("clones", lambda: _measure(config, known, other, session))
-    return measured
+    half = None if config.n is None else config.n // 2
+    data = learned.images(config.data, config.root, config.classes, half, half)
+    return {"data": data} | session.part("clones", lambda: _measure(config, data, session))
 
 
-def _measure(config: Config, known: Any, other: Any, session: Session) -> Curves:
-    looks = trained.denoisers(
-        known, (config.train_steps,), network=config.network, width=config.width, seed=config.seed,
-        progress=session.progress("training"),
+def _measure(config: Config, data: Images, session: Session) -> Curves:
+    looks = learned.denoisers(
+        data.train, data.shape, (config.train_steps,), network=config.network, width=config.width,
+        seed=config.seed, progress=session.progress("training"),
     )  # fmt: skip
     model, losses = next(looks)
-    cloud = diffjax.point_cloud(known.points, known.labels)
+    cloud = diffjax.point_cloud(data.train, data.train_labels)
     exact = diffjax.Diffusion(cloud, diffjax.ornstein_uhlenbeck())
-    nearest_known = trained.nearest_points(known.points)
-    nearest_other = trained.nearest_points(other.points)
-    known_labels, other_labels = jnp.asarray(known.labels), jnp.asarray(other.labels)
+    nearest_known = learned.nearest_points(data.train)
+    nearest_other = learned.nearest_points(data.held_out)
+    known_labels, other_labels = jnp.asarray(data.train_labels), jnp.asarray(data.held_out_labels)
     times = np.geomspace(FIRST, LAST, config.times)
     key = jax.random.key(config.seed)
     found: dict[str, list[tuple[float, float]]] = {"network": [], "exact": [], "strangers": []}
@@ -84,9 +82,9 @@ def _measure(config: Config, known: Any, other: Any, session: Session) -> Curves
     for i, t in enumerate(times):
         keys = jax.random.split(jax.random.fold_in(key, i))
         sizes = (float(t), config.pairs, config.steps)
-        ends = trained.clone_ends(keys[0], model, *sizes, "ancestral")
+        ends = learned.clone_ends(keys[0], model, *sizes, "ancestral")
         named = other_labels[nearest_other(ends)]
-        exact_ends = trained.clone_ends(keys[1], exact, *sizes, "exact")
+        exact_ends = learned.clone_ends(keys[1], exact, *sizes, "exact")
         labels = known_labels[nearest_known(exact_ends)]
         for name, first, second in (
             ("network", named[:, 0], named[:, 1]),
@@ -102,7 +100,7 @@ def _measure(config: Config, known: Any, other: Any, session: Session) -> Curves
     curves["posterior_error"] = np.asarray(phi.error)
     for name, rows in found.items():
         curves[name], curves[f"{name}_error"] = np.asarray(rows).T
-    accuracy = agreement_of_pairs(other_labels[nearest_other(known.points)], known_labels)
+    accuracy = agreement_of_pairs(other_labels[nearest_other(data.train)], known_labels)
     curves["accuracy"] = np.asarray(accuracy.mean)
     return curves
 
@@ -116,8 +114,8 @@ def _frequency(count: int, total: int) -> tuple[float, float]:
 def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
     """The spectral speciation time of the training images, and the level of the crossing."""
     data = measured["data"]
-    eigenvalue = float(covariance_spectrum(data.points).eigenvalues[0])
-    weights = np.bincount(data.labels) / len(data.labels)
+    eigenvalue = float(covariance_spectrum(data.train).eigenvalues[0])
+    weights = np.bincount(data.train_labels) / len(data.train_labels)
     floor = float(np.sum(weights**2))
     return {
         "eigenvalue": eigenvalue,
@@ -149,7 +147,7 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
     }
     losses = measured["losses"]
     last = losses[-max(1, len(losses) // 10) :]
-    n, d = data.points.shape
+    n, d = data.train.shape
     summary = {
         "n": n, "d": d, "largest_eigenvalue": predicted["eigenvalue"],
         "spectral_time": predicted["spectral"], "classifier_accuracy": float(measured["accuracy"]),

@@ -28,7 +28,7 @@ from diffjax.dynamics import methods
 from diffjax.dynamics.late_start import gaussian_start, gaussian_start_of_moments, isotropic_start
 from diffjax.observables import stability
 from diffjax.observables.sample_quality import frechet_distance
-from experiments import trained
+from experiments import learned
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.late_start_cells import (
@@ -146,8 +146,8 @@ def _divergence(labels: np.ndarray, prior: np.ndarray) -> float:
 def _images(config: Config, progress: Any) -> Curves:
     """The same for images with their exact empirical score, and the growth rate at their mean."""
     classes = tuple(str(c) for c in range(10))
-    data = trained.images(config.data, config.root or None, classes, config.n, "float32")
-    points, labels = jnp.asarray(data.points), np.asarray(data.labels)
+    data = learned.images(config.data, config.root or None, classes, config.n)
+    points, labels = jnp.asarray(data.train), np.asarray(data.train_labels)
     process = diffjax.ornstein_uhlenbeck()
     model = diffjax.Diffusion(diffjax.point_cloud(points), process)
     clock = np.asarray(schedules.ddpm_linear(), np.float32)

@@ -30,14 +30,16 @@ from diffjax.networks import objectives, training
 from diffjax.observables import memorisation
 from diffjax.observables.memorisation import Thresholds
 from experiments import learned
+from experiments.audit import Audit, audit
+from experiments.audit import draw as draw_audit
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.learned import Images
 from experiments.session import Curves, Report, Session
-from experiments.style import BLACK, BLUE, GREEN, ORANGE, RED, line, number, points
+from experiments.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, line, number, points
 
 KINDS = ("memorised", "spurious", "generalised")
-SHOWN = 8  # samples of the audit beside their nearest training images
+SHOWN = 8  # samples of each audit beside their nearest training images
 LEVELS = (0.25, 0.75)  # probabilities that the stopped exact trajectories are set to, first to last
 TIMES = (0.01, 3.0)  # trained; the images are told apart well inside
 START = 5.0
@@ -51,7 +53,7 @@ class Config:
     root: str | None = option(None, "folder with the files of mnist or fashion-mnist")
     classes: tuple[str, ...] | None = option(None, "classes; all by default", nargs="+", type=str)
     sizes: tuple[int, ...] = option(
-        (16, 64, 256, 1500), "sizes of the training sets, increasing", nargs="+", type=int
+        (16, 64, 128, 256, 512, 1500), "sizes of the training sets, increasing", nargs="+", type=int
     )
     seeds: int = option(3, "networks per size, trained side by side")
     samples: int = option(256, "samples per network; at most as many as images are held out")
@@ -122,14 +124,14 @@ def _at_size(
     drawn, loss = _generate(config, train, bar)
     found = [memorisation.fractions(x, train, **limits._asdict()) for x in drawn]
     copies = [memorisation.gap_ratio(x, train).memorised.mean for x in drawn]
-    nearest = train[np.asarray(found[0].train_index[:SHOWN])]
+    shown = audit(drawn[0], train, shown=SHOWN, order="spread")
     hits, total = _exact(config, train, limits.memorised_below, noise)
     return {
         "labels": np.stack([f.labels for f in found]),
         "train_distance": np.stack([f.train_distance for f in found]),
         "copies": np.asarray(copies, np.float64),
         "loss": loss,
-        "shown": np.stack([np.asarray(drawn[0][:SHOWN]), nearest]),
+        **{f"shown_{name}": value for name, value in shown._asdict().items()},
         "exact": np.asarray(hits / total),
         "exact_total": np.asarray(total),
     }
@@ -138,7 +140,7 @@ def _at_size(
 def _generate(config: Config, train: np.ndarray, bar: Any) -> tuple[jax.Array, np.ndarray]:
     """Samples ``(seeds, M, d)`` of networks trained side by side, and their last losses."""
     network, initial = learned.perceptron(train.shape[1], config.width, config.depth)
-    goal = objectives.modern(t_min=TIMES[0], t_max=TIMES[1], parametrisation="x0", weighting="v")
+    goal = _objective()
     plan = training.modern(
         steps=config.steps, batch=config.batch, learning_rate=config.learning_rate,
         warm_up=config.warm_up, ema=config.ema, chunk=256, checkpoint_every=config.steps,
@@ -148,14 +150,28 @@ def _generate(config: Config, train: np.ndarray, bar: Any) -> tuple[jax.Array, n
     state = training.initial_states(params, plan, config.seed + np.arange(config.seeds))
     state, losses = training.train(state, network, goal, train, plan, progress=bar)
 
-    def of_seed(params: Any, key: jax.Array) -> jax.Array:
-        model = learned.diffusion(goal, network, params, train.shape[1])
-        return learned.samples(key, model, (config.samples, train.shape[1]), config.chain)
-
     # the same initial noise at every size, another one for every seed
     keys = jax.random.split(key_samples, config.seeds)
-    drawn = jax.jit(jax.vmap(of_seed))(training.trained_parameters(state), keys)
+    shape = (config.samples, train.shape[1])
+    drawn = _draw(training.trained_parameters(state), keys, network, shape, config.chain)
     return drawn, losses[-max(1, config.steps // 20) :].mean(0)
+
+
+def _objective() -> objectives.Objective:
+    return objectives.modern(t_min=TIMES[0], t_max=TIMES[1], parametrisation="x0", weighting="v")
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _draw(
+    params: Any, keys: jax.Array, network: Any, shape: tuple[int, int], steps: int
+) -> jax.Array:
+    """Samples ``(seeds, *shape)``; compiled once for all sizes."""
+
+    def of_seed(params: Any, key: jax.Array) -> jax.Array:
+        model = learned.diffusion(_objective(), network, params, shape[1])
+        return learned.samples(key, model, shape, steps)
+
+    return jax.vmap(of_seed)(params, keys)
 
 
 def _exact(config: Config, train: np.ndarray, below: float, noise: float) -> tuple[int, int]:
@@ -227,7 +243,10 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         )  # fmt: skip
     critical = _critical(config, measured)
     if critical:
-        values = (f"{name} = {number(entry['value'])}" for name, entry in critical.items())
+        values = (
+            f"{name} = {number(entry['value'], entry['value'] * entry['log_error'])}"
+            for name, entry in critical.items()
+        )
         rows.append(("critical sizes", ", ".join(values)))
     summary = {
         "thresholds": measured["limits"]._asdict(), "sizes": sizes, "null": measured["null"],
@@ -285,46 +304,65 @@ def _arrays(measured: dict[str, Any]) -> tuple[Curves, dict[str, str]]:
         ("exact", "memorised fraction of stopped exact trajectories (N,)"),
         ("train_distance", "distance of each sample to the nearest training image (N, seeds, M)"),
         ("copies", "memorised fraction by the ratio of neighbour distances (N, seeds)"),
-        ("shown", "samples of the first seed and their nearest training images (N, 2, shown, d)"),
+        ("shown_samples", "samples of the first seed, even ranks of the distance (N, shown, d)"),
+        ("shown_nearest", "their nearest training images (N, shown, d)"),
     ):
         curves[name], axes[name] = np.asarray(measured[name]), text
     return curves, axes
 
 
 def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) -> Any:
-    """Fractions against n with the null curve, and the audit at the smallest and largest n."""
+    """Fractions against n with the null curve, and audits at the smallest and largest n."""
     import matplotlib.pyplot as plt
 
     sizes, data = measured["sizes"], measured["data"]
-    mean, error = fractions(measured)
-    figure = plt.figure(figsize=(12.5, 5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
-    axis = left.subplots()
+    figure = plt.figure(figsize=(15, 7.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
+    top, bottom = left.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _draw_fractions(top, config, measured)
+    total = measured["exact_total"]
+    spread = np.sqrt(predicted["exact"] * (1 - predicted["exact"]) / total)
+    points(bottom, sizes, measured["exact"], spread, "stopped exact score", GREEN, "x")
+    line(bottom, sizes, predicted["exact"], "chi-square, exact", GREEN, ":")
+    bottom.set_ylim(0, 1)
+    bottom.set_xticks(sizes, [str(n) for n in sizes])
+    bottom.set_xticks([], minor=True)
+    bottom.set_xlabel("training images $n$")
+    bottom.set_ylabel("memorised")
+    bottom.legend(fontsize=8)
+    for panel, i in zip(right.subfigures(2, 1), (0, len(sizes) - 1)):
+        shown = Audit(*(measured[f"shown_{name}"][i] for name in Audit._fields))
+        draw_audit(
+            shown, data.shape, memorised_below=measured["limits"].memorised_below,
+            mean=np.resize(data.mean, data.train.shape[1]), limits=(0, 1), columns=SHOWN,
+            figure=panel,
+        )  # fmt: skip
+        panel.suptitle(f"n = {sizes[i]}: samples over their nearest training images", fontsize=10)
+    return figure
+
+
+def _draw_fractions(axis: Any, config: Config, measured: dict[str, Any]) -> None:
+    """Fractions of the three kinds, null curve, sweep of the threshold, critical sizes."""
+    sizes, (mean, error) = measured["sizes"], fractions(measured)
+    swept = _sweep(measured)
+    axis.fill_between(
+        sizes, swept["0.5"], swept["2"], color=RED, alpha=0.12, lw=0,
+        label=r"memorised, $\delta_m/2$ to $2\delta_m$",
+    )  # fmt: skip
     for j, (kind, colour) in enumerate(zip(KINDS, (RED, ORANGE, BLUE))):
         points(axis, sizes, mean[:, j], error[:, j], kind, colour, "os^"[j])
         axis.plot(sizes, mean[:, j], color=colour, lw=0.8)
+    copies = measured["copies"]
+    points(
+        axis, sizes, copies.mean(1), copies.std(1, ddof=1) / np.sqrt(config.seeds),
+        "memorised by ratio of distances < 1/3", PURPLE, "D",
+    )  # fmt: skip
     points(axis, sizes, measured["null"], measured["null_error"], "null: held-out images", BLACK)
-    total = measured["exact_total"]
-    spread = np.sqrt(predicted["exact"] * (1 - predicted["exact"]) / total)
-    points(axis, sizes, measured["exact"], spread, "exact score, stopped", GREEN, "x")
-    line(axis, sizes, predicted["exact"], "chi-square", GREEN, ":")
+    for name, entry in _critical(config, measured).items():
+        if np.isfinite(entry["value"]):
+            axis.axvline(entry["value"], color=BLACK, lw=0.7, ls=":")
+            axis.text(entry["value"], 1.04, f"${name}$", fontsize=9, ha="center")
     axis.set_xscale("log")
-    axis.set_xlabel("training images $n$")
     axis.set_ylabel(f"fraction of samples ({config.seeds} seeds)")
-    axis.set_ylim(-0.03, 1.03)
-    axis.legend(fontsize=8)
-    rows = right.subplots(4, SHOWN)
-    for place, i in enumerate((0, len(sizes) - 1)):
-        for column in range(SHOWN):
-            for kind in range(2):
-                tile = rows[2 * place + kind, column]
-                image = measured["shown"][i, kind, column].reshape(data.shape) + data.mean
-                tile.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
-                tile.set_xticks([])
-                tile.set_yticks([])
-            distance = measured["train_distance"][i, 0, column]
-            rows[2 * place, column].set_title(f"{distance:.2f}", fontsize=8)
-        rows[2 * place, 0].set_ylabel(f"n = {sizes[i]}", fontsize=8)
-        rows[2 * place + 1, 0].set_ylabel("nearest", fontsize=8)
-    right.suptitle("samples, nearest training images, distances", fontsize=10)
-    return figure
+    axis.set_ylim(-0.03, 1.1)
+    axis.legend(fontsize=8, loc="center left", framealpha=0.95)

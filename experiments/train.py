@@ -35,12 +35,12 @@ from diffjax import processes, schedules
 from diffjax.networks import objectives, training
 from diffjax.networks.loss_curve import read_losses
 from diffjax.networks.objectives import Objective
-from experiments import learned
+from experiments import learned, recognition
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.learned import Images
 from experiments.session import Curves, Report, Session
-from experiments.style import BLACK, BLUE, GREEN, ORANGE, RED, line, number, points
+from experiments.style import BLACK, BLUE, GREEN, RED, number, points
 
 GRID = 25  # images of the sample grid
 
@@ -71,6 +71,8 @@ class Config:
     levels: int = option(16, "noise levels at which the error is measured")
     images: int = option(2048, "noised images per level")
     chain: int = option(100, "steps of the sampler")
+    classified: int = option(500, "samples that an independent classifier is shown")
+    classifier_steps: int = option(600, "training steps of the classifier; 0 for no classifier")
     seed: int = option(0, "seed of every random number")
 
 
@@ -78,9 +80,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "test": {
         "n": 200, "held_out": 200, "width": 32, "depth": 1, "steps": 60, "batch": 32,
         "warm_up": 10, "learning_rate": 3e-3, "checkpoint_every": 30, "levels": 6, "images": 1024,
-        "chain": 20,
+        "chain": 20, "classifier_steps": 0,
     },
-    "quick": {"warm_up": 200, "learning_rate": 1e-3},
+    "quick": {"warm_up": 100, "learning_rate": 3e-3},
     "paper": {
         "data": "mnist", "classes": ("1", "8"), "n": 10_000, "network": "unet", "width": 64,
         "recipe": "published", "steps": 100_000, "checkpoint_every": 5000, "images": 4096,
@@ -123,7 +125,8 @@ def simulate(config: Config, session: Session) -> dict[str, Any]:
     levels = session.part("levels", lambda: _levels(config, data, network, params, goal, shape))
     model = learned.diffusion(goal, network, params, shape)
     drawn = session.part("samples", lambda: {"samples": _samples(config, model, data)})
-    return {"data": data, "losses": losses, "parameters": _count(params)} | levels | drawn
+    seen = session.part("recognised", lambda: _recognised(config, model, data))
+    return {"data": data, "losses": losses, "parameters": _count(params)} | levels | drawn | seen
 
 
 def _trained(
@@ -175,11 +178,23 @@ def _samples(config: Config, model: Any, data: Images) -> np.ndarray:
     return np.asarray(learned.samples(key, model, (GRID, data.train.shape[1]), config.chain))
 
 
+def _recognised(config: Config, model: Any, data: Images) -> Curves:
+    """Fractions of images that a classifier recognises; nothing without labels or classifier."""
+    if not config.classifier_steps or data.train_labels is None:
+        return {}
+    key = jax.random.fold_in(jax.random.key(config.seed), 4)
+    shape = (config.classified, data.train.shape[1])
+    drawn = np.asarray(learned.samples(key, model, shape, config.chain))
+    key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    found = recognition.recognise(key, data, drawn, config.classifier_steps)
+    return {f"recognised_{name}": np.asarray(value) for name, value in found._asdict().items()}
+
+
 def _levels(
     config: Config, data: Images, network: Any, params: Any, goal: Objective, shape: Any
 ) -> Curves:
     """Errors of the network, of the exact empirical score and of the best linear denoiser."""
-    times = np.asarray(schedules.log_snr(2 * learned.T_MIN, 3.0, config.levels))
+    times = np.asarray(schedules.log_snr(learned.T_MIN, 3.0, config.levels))
     key = jax.random.fold_in(jax.random.key(config.seed), 3)
     event = (shape,) if isinstance(shape, int) else shape
     cloud = diffjax.point_cloud(data.train)
@@ -289,15 +304,32 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         "gap": float(gap[at]), "gap_error": float(gap_error[at]),
         "relative_gap": float(gap[at] / measured["train"][at]),
     }  # fmt: skip
+    seen = {
+        name.removeprefix("recognised_"): [float(v) for v in np.atleast_1d(value)]
+        for name, value in measured.items() if name.startswith("recognised_")
+    }  # fmt: skip
+    if seen:
+        summary["recognised"] = {"above": recognition.CONFIDENT} | seen
+        rows.append(("classifier", f"{number(*seen['accuracy'])} of held-out images right"))
+        rows.append(
+            ("recognised", ", ".join(f"{name.replace('_', ' ')} {number(*seen[name])}"
+             for name in ("generated", "held_out", "gaussian")))
+        )  # fmt: skip
     finding = (
         f"After {config.steps} steps the loss of the {config.network} fell from {first:.3g} to "
         f"{last:.3g}; its error on held-out {data.name} exceeds that on the {len(data.train)} "
         f"training images by at most {100 * gap[at] / measured['train'][at]:.0f}% (at t = "
-        f"{times[at]:.2g})."
+        f"{times[at]:.2g})"
     )
+    if seen:
+        finding += (
+            f"; an independent classifier recognises {number(*seen['generated'])} of its samples, "
+            f"{number(*seen['held_out'])} of the held-out images and {number(*seen['gaussian'])} "
+            "of Gaussian draws of the same covariance"
+        )
     curves, axes = _arrays(measured, predicted)
     return Report(
-        finding=finding, table=rows, summary=summary, curves=curves, axes=axes,
+        finding=finding + ".", table=rows, summary=summary, curves=curves, axes=axes,
         comparisons=found, figure=lambda: draw(measured, predicted),
     )  # fmt: skip
 
@@ -344,22 +376,19 @@ def draw(measured: dict[str, Any], predicted: dict[str, Any]) -> Any:
     data, times = measured["data"], measured["times"]
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
     _draw_losses(left, measured["losses"])
-    line(
-        middle, predicted["fine_times"], predicted["linear_fine"],
-        "best linear denoiser, exact", BLACK,
-    )  # fmt: skip
+    middle.axhline(1, color=BLACK, lw=1.5, label="best linear denoiser, exact")
     for name, label, colour, marker in (
         ("linear", "best linear denoiser, measured", BLACK, "x"),
         ("held_out", "network, held-out images", RED, "o"),
         ("train", "network, training images", BLUE, "s"),
         ("empirical", "exact empirical score, training images", GREEN, "^"),
     ):
-        points(middle, times, measured[name], measured[f"{name}_error"], label, colour, marker)
+        value, error = (measured[key] / predicted["linear"] for key in (name, f"{name}_error"))
+        points(middle, times, value, error, label, colour, marker)
     middle.set_xscale("log")
-    middle.set_yscale("log")
+    middle.set_ylim(-0.03, None)
     middle.set_xlabel("Ornstein-Uhlenbeck time $t$")
-    middle.set_ylabel(r"$E|z - \hat\epsilon|^2$")
-    middle.axhline(data.train.shape[1], color=ORANGE, lw=0.8, ls=":")
+    middle.set_ylabel(r"$E|z - \hat\epsilon|^2$ over that of the best linear denoiser")
     middle.legend(fontsize=8)
     learned.draw_grid(right, measured["samples"], data.shape, data.mean)
     right.set_title("samples", fontsize=10)

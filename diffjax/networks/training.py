@@ -38,6 +38,7 @@ from diffjax.networks.training_step import (
     initial_states,
     modern,
     published,
+    steps_at_once,
     trained_parameters,
 )
 
@@ -122,7 +123,7 @@ def train(
     length, seconds = 1, 0.0
     with Interruptions() as interruptions:
         while run.step < config.steps:
-            length = _next_length(length, seconds, config.chunk)
+            length = _next_length(length, seconds, steps_at_once(config, data))
             count = min(length, config.steps - run.step, run.until_checkpoint())
             start = time.perf_counter()
             state, losses = advance(

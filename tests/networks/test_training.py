@@ -252,3 +252,11 @@ def test_presets():
     assert recipe.clip == 1.0
     assert recipe.batch == 16
     assert training_step.PRECISIONS == ("float32", "bfloat16")
+
+
+def test_images_on_a_cpu_are_trained_by_bare_steps():
+    config = training.published()
+    images = 1 if jax.default_backend() == "cpu" else 64
+    assert training_step.steps_at_once(config, np.zeros((3, 8, 8, 1))) == images
+    assert training_step.steps_at_once(config, np.zeros((3, 8))) == 64
+    assert training_step.steps_at_once(replace(config, chunk=5), np.zeros((3, 8, 8, 1))) == 5
