@@ -77,18 +77,6 @@ EXACT = {
 }
 
 
-# Presets that compile for a minute or more run on demand.
-LONG = ("curie_weiss", "collapse_times", "image_collapse", "memorisation_vs_n")
-
-
-def fast(*names):
-    """All experiments as parameters; those that are not named carry the marker ``slow``."""
-    return [n if n in names else pytest.param(n, marks=pytest.mark.slow) for n in MODULES]
-
-
-SHORT = fast(*(name for name in MODULES if name not in LONG))
-
-
 def mnist():
     """The folder of the real images, or a skip that says how to provide it."""
     here = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -103,12 +91,12 @@ def test_every_experiment_is_run_by_a_test():
     assert set(registry.EXPERIMENTS) <= {*MODULES, *own_file}
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", MODULES)
 def test_test_preset(runs, name, check_run):
     check_run(*runs(name), name, exact=EXACT[name], controls=CONTROLS[name])
 
 
-@pytest.mark.parametrize("name", fast("speciation", "two_level"))
+@pytest.mark.parametrize("name", ["speciation", "two_level"])
 def test_resumed_run_gives_the_same_numbers(runs, name, execute):
     _, folder = runs(name)
     before = dict(np.load(folder / "curves.npz"))
@@ -207,7 +195,6 @@ def test_published_collapse_is_shown_for_the_published_mixture_only():
 # Collapse times -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_nearest_neighbour_time_overestimates_the_collapse_time(runs):
     summary = runs("collapse_times")[0].summary
     for entry in summary.values():
@@ -278,7 +265,6 @@ def test_mnist_reproduces_the_reference_values(tmp_path, execute):
 # Magnets ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_formula_for_clones_of_a_magnet_has_an_error_of_one_over_d(runs):
     shift = runs("curie_weiss")[0].summary["shift_times_d"]
     (small, large) = (shift[str(dim)] for dim in (16, 64))
@@ -288,7 +274,6 @@ def test_the_formula_for_clones_of_a_magnet_has_an_error_of_one_over_d(runs):
     assert abs(large["value"]) / 64 < 0.5 * abs(small["value"]) / 16
 
 
-@pytest.mark.slow
 def test_information_of_a_magnet_is_alpha_at_the_collapse_time(runs):
     for alpha in curie_weiss.ALPHAS:
         found = runs("curie_weiss")[0].summary[f"collapse_time_alpha{alpha:g}"]
@@ -296,7 +281,6 @@ def test_information_of_a_magnet_is_alpha_at_the_collapse_time(runs):
         assert abs(found["value"] - found["theory"]) < 0.1 * found["theory"]
 
 
-@pytest.mark.slow
 def test_minima_of_the_measured_potential(runs):
     found = runs("curie_weiss")[0].summary["minima"]
     assert found["exact"][0] > 3
