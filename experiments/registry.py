@@ -144,4 +144,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "1.5 min quick, 5 min paper",
     ),
+    "training_times": Entry(
+        "random features: the time to memorise grows with n, the time to generalise does not",
+        "2505.17638, fig. 2-4",
+        "1 min quick, 10 min paper",
+    ),
 }
