@@ -36,7 +36,10 @@ def distance(found, value=1.0):
 
 @pytest.mark.parametrize(
     ("law", "steps", "t_final", "value"),
-    [((1.0, 1.0), 100, 1.0, 1.0007005065), ((1.0, 0.4), 40, 2.0, 1.0039647682)],
+    [
+        pytest.param((1.0, 1.0), 100, 1.0, 1.0007005065, marks=pytest.mark.slow),
+        ((1.0, 0.4), 40, 2.0, 1.0039647682),
+    ],
 )
 def test_midpoint_has_its_value_at_a_finite_step(law, steps, t_final, value):
     """Transfer-operator values of the exponential average."""

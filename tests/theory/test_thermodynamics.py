@@ -166,7 +166,13 @@ CONTRACT = {
 }
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("reverse_flow", "overlaps") else name
+        for name in CONTRACT
+    ],
+)
 def test_batches_and_derivatives(name):
     function, arguments = CONTRACT[name]
 
