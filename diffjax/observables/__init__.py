@@ -17,6 +17,7 @@ from diffjax.observables import (
     speciation,
     spectrum,
     stability,
+    thermodynamics,
 )
 from diffjax.observables.estimates import Estimate, crossing, mean_and_error
 
@@ -40,4 +41,5 @@ __all__ = [
     "speciation",
     "spectrum",
     "stability",
+    "thermodynamics",
 ]
