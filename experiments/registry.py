@@ -144,4 +144,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "1.5 min quick, 5 min paper",
     ),
+    "negative_guidance_images": Entry(
+        "removing a class of images: a conditional network, a classifier, four rules",
+        "2410.14398",
+        "2 min quick, 1 h paper",
+    ),
 }
