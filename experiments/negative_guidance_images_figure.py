@@ -23,7 +23,7 @@ def draw(config: Config, measured: dict[str, Any]) -> Any:
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(11, 6.6), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.7, 1))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.8, 1))
     left, right = upper.subplots(1, 2, sharey=True)
     for axis, column, label in (
         (left, 2, "distance to the nearest training image / that of held-out images"),
@@ -34,6 +34,7 @@ def draw(config: Config, measured: dict[str, Any]) -> Any:
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.grid(alpha=0.2)
+    left.set_xlim(left=min(0.95, left.get_xlim()[0]))
     ticks = [v for v in (0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if _inside(v, left.get_xlim())]
     left.set_xticks(ticks, labels=[f"{v:g}" for v in ticks])
     left.xaxis.set_minor_locator(plt.NullLocator())
@@ -66,7 +67,7 @@ def _draw_panel(axis: Any, config: Config, measured: dict[str, Any], column: int
         colour, marker = _LOOKS[kind]
         axis.errorbar(
             x[1:], y[1:], yerr=np.asarray(spread)[:, 1:], xerr=np.asarray(across)[:, 1:],
-            fmt=marker, ms=5, lw=1, capsize=2, color=colour, label=f"{label}, weight increasing",
+            fmt=marker, ms=5, lw=1, capsize=2, color=colour, label=label,
             zorder=3,
         )  # fmt: skip
         axis.plot(x, y, color=colour, lw=1, zorder=2)
@@ -75,11 +76,11 @@ def _draw_panel(axis: Any, config: Config, measured: dict[str, Any], column: int
         capsize=2, color=BLACK, label="unguided", zorder=4,
     )  # fmt: skip
     floor = max(float(measured["real"][:, 0].mean()), lowest)
-    axis.axhline(floor, color=BLACK, lw=1, ls="--", label="real images of kept classes")
+    axis.axhline(floor, color=BLACK, lw=1, ls="--", label="real images of the kept classes")
 
 
 def _draw_images(figure: Any, config: Config, measured: dict[str, Any]) -> None:
-    """The first samples of one weight of each rule, all from the same noise."""
+    """The first samples at the largest weight of each rule, all from the same noise."""
     from experiments.negative_guidance_images import KINDS, jobs
 
     rules, data = jobs(config), measured["data"]
@@ -87,7 +88,7 @@ def _draw_images(figure: Any, config: Config, measured: dict[str, Any]) -> None:
     for kind in KINDS:
         at = sorted((j for j, r in enumerate(rules) if r[0] == kind and r[1] > 0),
                     key=lambda j: rules[j][1])  # fmt: skip
-        chosen.append(at[len(at) // 2])
+        chosen.append(at[-1])
     for axis, j in zip(figure.subplots(1, len(chosen)), chosen):
         kind, weight = rules[j]
         # pixels between black and white of the training images
