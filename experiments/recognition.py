@@ -8,6 +8,7 @@ draws with the mean and covariance of the real images, which is all that a linea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -56,15 +57,9 @@ def recognise(key: jax.Array, data: Images, generated: np.ndarray, steps: int) -
     Raises:
         ValueError: if the images have no labels.
     """
-    if data.train_labels is None or data.held_out_labels is None:
-        raise ValueError(f"{data.name} has no labels to train a classifier with")
     key_train, key_draw = jax.random.split(key)
+    read = reader(key_train, data, steps)
     classes = int(max(data.train_labels.max(), data.held_out_labels.max())) + 1
-    config = ClassifierConfig(data.shape[2], classes, width=16, stages=2)
-    network, params = functional(classifier(config, key=key_train))
-    images, labels = _events(data.train, data), jnp.asarray(data.train_labels)
-    params = _train(key_train, params, images, labels, network, steps)
-    read = jax.jit(lambda flat: jax.nn.softmax(network.apply(params, _events(flat, data)), axis=-1))
     real, drawn, other = (
         np.asarray(read(v))
         for v in (data.held_out, generated, _gaussian(key_draw, data, generated))
@@ -75,6 +70,27 @@ def recognise(key: jax.Array, data: Images, generated: np.ndarray, steps: int) -
         *(_fraction(p.max(-1) > CONFIDENT) for p in (real, drawn, other)),
         classes=np.bincount(drawn.argmax(-1)[sure], minlength=classes) / max(1, sure.sum()),
     )
+
+
+def reader(key: jax.Array, data: Images, steps: int) -> Callable[[Any], jax.Array]:
+    """A classifier of the training images: class probabilities ``(M, K)`` of flat images.
+
+    Args:
+        key: typed key.
+        data: labelled images.
+        steps: optimiser steps.
+
+    Raises:
+        ValueError: if the images have no labels.
+    """
+    if data.train_labels is None or data.held_out_labels is None:
+        raise ValueError(f"{data.name} has no labels to train a classifier with")
+    classes = int(max(data.train_labels.max(), data.held_out_labels.max())) + 1
+    config = ClassifierConfig(data.shape[2], classes, width=16, stages=2)
+    network, params = functional(classifier(config, key=key))
+    images, labels = _events(data.train, data), jnp.asarray(data.train_labels)
+    params = _train(key, params, images, labels, network, steps)
+    return jax.jit(lambda flat: jax.nn.softmax(network.apply(params, _events(flat, data)), axis=-1))
 
 
 def _events(flat: Any, data: Images) -> jax.Array:
