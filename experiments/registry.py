@@ -148,6 +148,7 @@ EXPERIMENTS: dict[str, Entry] = {
         "random features: the time to memorise grows with n, the time to generalise does not",
         "2505.17638, fig. 2-4",
         "1 min quick, 10 min paper",
+    ),
     "negative_guidance_images": Entry(
         "removing a class of images: a conditional network, a classifier, four rules",
         "2410.14398",
