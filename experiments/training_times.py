@@ -333,6 +333,9 @@ def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) ->
         error = measured["relaxation"][..., k].std(1, ddof=1) / math.sqrt(config.replicas)
         points(axes[2], log, mean, error, text, COLOURS[k], "os^"[k])
     axes[2].set(xscale="log", yscale="log")
+    axes[2].set_ylim(top=30 * axes[2].get_ylim()[1])  # room for the legend
+    axes[2].set_xticks(log, [str(n) for n in log])
+    axes[2].minorticks_off()
     axes[2].set_xlabel("training points n")
     axes[2].set_ylabel(r"relaxation time $\tau$")
     fine = np.geomspace(STEPS[0] / 2, STEPS[-1] * 1.5, 60)
@@ -346,7 +349,7 @@ def draw(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) ->
     for axis in (axes[0], axes[3]):
         axis.set_xscale("log")
     for axis in axes:
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=7)
     return figure
 
 
