@@ -232,81 +232,11 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
     """Table of the benchmark, knees, and the images."""
     from experiments.late_start_figure import draw
 
-    found, rows = comparisons(config, measured), []
-    runs = cells(config)
-    for i, cell in enumerate(runs[: len(PUBLISHED)]):
-        sampler, steps, kind, index = cell
-        values, (mean, spread) = measured["distance"][i], PUBLISHED[cell]
-        rows.append(
-            (
-                f"{sampler}, {steps} steps, {kind} start at {index}",
-                f"{number(values.mean(), values.std(ddof=1))}, reference {number(mean, spread)}",
-            )
-        )
-    floor = measured["floor"]
-    rows.append(
-        (
-            "floor, exact samples",
-            f"{number(floor.mean(), floor.std(ddof=1))}, reference {number(*FLOOR)}",
-        )
-    )
-    knees = {}
-    for sampler, steps, values in curves_of(config, measured):
-        knees[f"{sampler}_{steps}"] = knee(config.indices, values[1].mean(-1))
-    rows.append(
-        ("knee of the Gaussian start", ", ".join(f"{k}: {v:.0f}" for k, v in knees.items()))
-    )
-    rows.append(
-        (
-            "centre of the mixture unstable below",
-            f"index {predicted['rate']:.0f} (rate at "
-            f"the mean), {predicted['formula']:.0f} (formula)",
-        )
-    )
-    image = measured["image_distance"].mean(-1)
-    image_knee = knee(config.indices, image[1])
-    rows.append(
-        (
-            f"{config.data}, DDIM {config.image_steps} steps",
-            f"knee {image_knee:.0f}; centre unstable below {float(measured['image_crossing']):.0f}"
-            f" (rate at the mean), {predicted['image_formula']:.0f} (formula)",
-        )
-    )
-    gain = image[0] / image[1]
-    best = int(np.argmax(gain))
-    summary = {
-        "cells": [
-            {
-                "sampler": s,
-                "steps": k,
-                "start": kind,
-                "index": i,
-                "distance": float(d.mean()),
-                "sd": float(d.std(ddof=1)),
-                "class_divergence": float(v.mean()),
-            }
-            for (s, k, kind, i), d, v in zip(runs, measured["distance"], measured["divergence"])
-        ],
-        "knees": knees,
-        "image_knee": image_knee,
-        **predicted,
-        "image_rate_index": float(measured["image_crossing"]),
+    knees = {
+        f"{sampler}_{steps}": knee(config.indices, values[1].mean(-1))
+        for sampler, steps, values in curves_of(config, measured)
     }
-    table = dict(zip(runs, measured["distance"].mean(-1)))
-    finding = (
-        f"With three DDIM steps the matched Gaussian start brings the Frechet distance of the "
-        f"mixture from {table['ddim', 3, 'vanilla', 500]:.2f} to "
-        f"{table['ddim', 3, 'gaussian', 300]:.2f}; on {config.data} it is "
-        f"{gain[best]:.1f} times smaller at index {config.indices[best]}, and both curves meet at "
-        f"early starts, above the critical index {predicted['rate']:.0f} of the mixture."
-    )
-    curves: Curves = {
-        "indices": np.asarray(config.indices),
-        "image_distance": measured["image_distance"],
-        "image_divergence": measured["image_divergence"],
-        "distance": measured["distance"],
-        "divergence": measured["divergence"],
-    }
+    image_knee = knee(config.indices, measured["image_distance"].mean(-1)[1])
     axes = {
         "indices": "DDPM step index of the start (I,)",
         "image_distance": "squared Frechet distance in pixels, vanilla and Gaussian (2, I, seeds)",
@@ -314,12 +244,68 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         "distance": "squared Frechet distance of the cells in summary.json (cells, seeds)",
         "divergence": "KL divergence of class frequencies of the cells in nats (cells, seeds)",
     }
+    found: Curves = measured | {"indices": np.asarray(config.indices)}
     return Report(
-        finding=finding,
-        table=rows,
-        summary=summary,
-        curves=curves,
+        finding=_finding(config, measured, predicted),
+        table=_table(config, measured, predicted, knees, image_knee),
+        summary={
+            "cells": _cells(config, measured), "knees": knees, "image_knee": image_knee,
+            **predicted, "image_rate_index": float(measured["image_crossing"]),
+        },
+        curves={name: found[name] for name in axes},
         axes=axes,
-        comparisons=found,
+        comparisons=comparisons(config, measured),
         figure=lambda: draw(config, measured, predicted),
+    )  # fmt: skip
+
+
+def _table(
+    config: Config, measured: Any, predicted: Any, knees: dict[str, float], image_knee: float
+) -> list[tuple[str, str]]:
+    """Reference cells, floor, knees, critical indices."""
+    rows = []
+    for values, (cell, (mean, spread)) in zip(measured["distance"], PUBLISHED.items()):
+        sampler, steps, kind, index = cell
+        text = f"{number(values.mean(), values.std(ddof=1))}, reference {number(mean, spread)}"
+        rows.append((f"{sampler}, {steps} steps, {kind} start at {index}", text))
+    floor = measured["floor"]
+    text = f"{number(floor.mean(), floor.std(ddof=1))}, reference {number(*FLOOR)}"
+    rows.append(("floor, exact samples", text))
+    text = ", ".join(f"{name}: {value:.0f}" for name, value in knees.items())
+    rows.append(("knee of the Gaussian start", text))
+    text = f"index {predicted['rate']:.0f} (rate at the mean), {predicted['formula']:.0f} (formula)"
+    rows.append(("centre of the mixture unstable below", text))
+    text = (
+        f"knee {image_knee:.0f}; centre unstable below {float(measured['image_crossing']):.0f} "
+        f"(rate at the mean), {predicted['image_formula']:.0f} (formula)"
+    )
+    rows.append((f"{config.data}, DDIM {config.image_steps} steps", text))
+    return rows
+
+
+def _cells(config: Config, measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """All runs of the benchmark with their distances."""
+    return [
+        {
+            "sampler": sampler, "steps": steps, "start": kind, "index": index,
+            "distance": float(distance.mean()), "sd": float(distance.std(ddof=1)),
+            "class_divergence": float(divergence.mean()),
+        }
+        for (sampler, steps, kind, index), distance, divergence in zip(
+            cells(config), measured["distance"], measured["divergence"]
+        )
+    ]  # fmt: skip
+
+
+def _finding(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) -> str:
+    vanilla, gaussian = measured["image_distance"].mean(-1)
+    gain = vanilla / gaussian
+    best = int(np.argmax(gain))
+    table = dict(zip(cells(config), measured["distance"].mean(-1)))
+    return (
+        f"With three DDIM steps the matched Gaussian start brings the Frechet distance of the "
+        f"mixture from {table['ddim', 3, 'vanilla', 500]:.2f} to "
+        f"{table['ddim', 3, 'gaussian', 300]:.2f}; on {config.data} it is "
+        f"{gain[best]:.1f} times smaller at index {config.indices[best]}, and both curves meet at "
+        f"early starts, above the critical index {predicted['rate']:.0f} of the mixture."
     )
