@@ -64,6 +64,8 @@ class Config:
     image_steps: int = option(10, "steps for images, DDIM")
     image_samples: int = option(1700, "samples of images per run")
     image_seeds: int = option(3, "seeds for images")
+    network_steps: int = option(8000, "training steps of a perceptron on the images; 0: none")
+    network_width: int = option(256, "width of the perceptron")
     seed: int = option(0, "seed of every random number")
 
 
@@ -75,10 +77,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_steps": 3,
         "image_samples": 500,
         "image_seeds": 2,
+        "network_steps": 0,
         "n": 300,
     },
     "quick": {},
-    "paper": {"indices": tuple(range(50, 1000, 50)), "image_samples": 5000, "image_seeds": 5},
+    "paper": {
+        "indices": tuple(range(50, 1000, 50)),
+        "image_samples": 5000,
+        "image_seeds": 5,
+        "network_steps": 64_000,
+        "network_width": 512,
+    },
 }
 
 
@@ -95,7 +104,10 @@ def simulate(config: Config, session: Session) -> dict[str, Any]:
             raise ValueError(f"unknown sampler {name!r}; choose of {', '.join(SAMPLERS)}")
     bar = session.progress
     measured = dict(session.part("benchmark", partial(_benchmark, config, bar("benchmark"))))
-    return measured | session.part("images", partial(_images, config, bar("images")))
+    measured |= session.part("images", partial(_images, config, bar("images")))
+    if config.network_steps:
+        measured |= session.part("network", partial(_network, config, bar("network")))
+    return measured
 
 
 def _benchmark(config: Config, progress: Any) -> Curves:
@@ -143,18 +155,18 @@ def _divergence(labels: np.ndarray, prior: np.ndarray) -> float:
     return float(np.sum(prior * np.log(prior * len(labels) / counts)))
 
 
-def _images(config: Config, progress: Any) -> Curves:
-    """The same for images with their exact empirical score, and the growth rate at their mean."""
+def _image_starts(config: Config) -> tuple[Any, Any, dict[str, Any]]:
+    """The images, their points, and the two starts."""
     classes = tuple(str(c) for c in range(10))
     data = learned.images(config.data, config.root or None, classes, config.n)
-    points, labels = jnp.asarray(data.train), np.asarray(data.train_labels)
-    process = diffjax.ornstein_uhlenbeck()
-    model = diffjax.Diffusion(diffjax.point_cloud(points), process)
+    points = jnp.asarray(data.train)
+    vanilla = isotropic_start(points.shape[1], jnp.float32(1))
+    return data, points, {"vanilla": vanilla, "gaussian": gaussian_start(points)}
+
+
+def _over_starts(config: Config, model: Any, starts: dict[str, Any], progress: Any) -> Any:
+    """Samples of images for every kind of start, start index and seed, in this order."""
     clock = np.asarray(schedules.ddpm_linear(), np.float32)
-    start = gaussian_start(points)
-    starts = {"vanilla": isotropic_start(points.shape[1], jnp.float32(1)), "gaussian": start}
-    prior = np.bincount(labels, minlength=10) / len(labels)
-    distance, divergence = [], []
     total = len(KINDS) * len(config.indices)
     for i in range(total):
         kind, index = KINDS[i // len(config.indices)], config.indices[i % len(config.indices)]
@@ -163,12 +175,36 @@ def _images(config: Config, progress: Any) -> Curves:
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 500 + i), seed)
             key_start, key_path = jax.random.split(key)
             x = diffjax.late_start(key_start, starts[kind], times[0], config.image_samples)
-            x, _ = diffjax.backward(key_path, model, x, times, method="ddim")
-            distance.append(float(frechet_distance(x, points)))
-            nearest = np.argmax(np.asarray(model.index_log_weights(x, 0.05)), axis=-1)
-            divergence.append(_divergence(labels[nearest], prior))
+            yield diffjax.backward(key_path, model, x, times, method="ddim")[0]
         if progress is not None:
             progress(i + 1, total)
+
+
+def _network(config: Config, progress: Any) -> Curves:
+    """Distances of the samples of a perceptron trained on the images, by the same starts."""
+    data, points, starts = _image_starts(config)
+    ((model, _),) = learned.denoisers(
+        data.train, data.shape, (config.network_steps,), width=config.network_width,
+        seed=config.seed,
+    )  # fmt: skip
+    samples = _over_starts(config, model, starts, progress)
+    distance = [float(frechet_distance(x, points)) for x in samples]
+    shape = (len(KINDS), len(config.indices), config.image_seeds)
+    return {"network_distance": np.reshape(distance, shape)}
+
+
+def _images(config: Config, progress: Any) -> Curves:
+    """The same for images with their exact empirical score, and the growth rate at their mean."""
+    data, points, starts = _image_starts(config)
+    labels, start = np.asarray(data.train_labels), starts["gaussian"]
+    model = diffjax.Diffusion(diffjax.point_cloud(points), diffjax.ornstein_uhlenbeck())
+    clock = np.asarray(schedules.ddpm_linear(), np.float32)
+    prior = np.bincount(labels, minlength=10) / len(labels)
+    distance, divergence = [], []
+    for x in _over_starts(config, model, starts, progress):
+        distance.append(float(frechet_distance(x, points)))
+        nearest = np.argmax(np.asarray(model.index_log_weights(x, 0.05)), axis=-1)
+        divergence.append(_divergence(labels[nearest], prior))
     shape = (len(KINDS), len(config.indices), config.image_seeds)
     scan = np.arange(999, 50, -50)
     at_mean = jnp.exp(-clock[scan])[:, None] * start.mean
@@ -244,6 +280,8 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         "distance": "squared Frechet distance of the cells in summary.json (cells, seeds)",
         "divergence": "KL divergence of class frequencies of the cells in nats (cells, seeds)",
     }
+    if "network_distance" in measured:
+        axes["network_distance"] = "image_distance by a trained perceptron (2, I, seeds)"
     found: Curves = measured | {"indices": np.asarray(config.indices)}
     return Report(
         finding=_finding(config, measured, predicted),
@@ -280,6 +318,15 @@ def _table(
         f"(rate at the mean), {predicted['image_formula']:.0f} (formula)"
     )
     rows.append((f"{config.data}, DDIM {config.image_steps} steps", text))
+    if "network_distance" in measured:
+        vanilla, gaussian = measured["network_distance"].mean(-1)
+        best = int(np.argmax(vanilla / gaussian))
+        gain = vanilla[best] / gaussian[best]
+        text = (
+            f"knee {knee(config.indices, gaussian):.0f}; Gaussian {gain:.1f} times closer at index "
+            f"{config.indices[best]}"
+        )
+        rows.append((f"the same by a perceptron, {config.network_steps} training steps", text))
     return rows
 
 

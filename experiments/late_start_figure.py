@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.late_start_cells import FLOOR, PUBLISHED, SEEDS, curves_of
-from experiments.style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED
+from experiments.style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, SKY
 
 TITLES = {"ddim": "DDIM", "eta1": r"$\eta = 1$", "exact": "exact transitions"}
 
@@ -103,12 +103,16 @@ def _divergence(axis: Any, config: Any, measured: dict, predicted: dict) -> None
 
 def _images(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
     _two(axis, config, measured["image_distance"])
+    title = f"{config.data}, DDIM {config.image_steps} steps: exact score"
+    if "network_distance" in measured:
+        _two(axis, config, measured["network_distance"], "network, ", ORANGE, SKY)
+        title += " and network"
     _critical(axis, float(measured["image_crossing"]), predicted["image_formula"])
     axis.set(
         yscale="log",
         xlabel="DDPM step index of the start",
         ylabel="squared Frechet distance in pixels",
-        title=f"{config.data}, exact score, DDIM {config.image_steps} steps",
+        title=title,
     )
     axis.legend(fontsize=8)
 
@@ -124,9 +128,11 @@ def _image_classes(axis: Any, config: Any, measured: dict) -> None:
     axis.legend(fontsize=8)
 
 
-def _two(axis: Any, config: Any, values: np.ndarray) -> None:
+def _two(
+    axis: Any, config: Any, values: np.ndarray, name: str = "", first: str = RED, second: str = BLUE
+) -> None:
     spread = values.std(-1, ddof=1) if values.shape[-1] > 1 else None
-    for kind, colour, fmt, text in ((0, RED, "o--", "vanilla"), (1, BLUE, "s-", "Gaussian")):
+    for kind, colour, fmt, text in ((0, first, "o--", "vanilla"), (1, second, "s-", "Gaussian")):
         axis.errorbar(
             config.indices,
             values[kind].mean(-1),
@@ -136,5 +142,5 @@ def _two(axis: Any, config: Any, values: np.ndarray) -> None:
             lw=1,
             capsize=2,
             color=colour,
-            label=text,
+            label=name + text,
         )
