@@ -102,7 +102,7 @@ def _divergence(axis: Any, config: Any, measured: dict, predicted: dict) -> None
 
 
 def _images(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
-    _two(axis, config, measured["image_distance"])
+    _two(axis, config, measured["image_distance"], "exact score, ")
     title = f"{config.data}, DDIM {config.image_steps} steps: exact score"
     if "network_distance" in measured:
         _two(axis, config, measured["network_distance"], "network, ", ORANGE, SKY)
@@ -122,7 +122,7 @@ def _image_classes(axis: Any, config: Any, measured: dict) -> None:
     axis.set(
         xlabel="DDPM step index of the start",
         ylabel="KL(prior, frequencies) in nats",
-        title=f"{config.data}, classes of the samples",
+        title=f"{config.data}, exact score: classes of the samples",
         ylim=(0, None),
     )
     axis.legend(fontsize=8)

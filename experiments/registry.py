@@ -112,7 +112,7 @@ EXPERIMENTS: dict[str, Entry] = {
     "late_start": Entry(
         "start from a Gaussian of matched moments: distance against start time and steps",
         "2305.19693, tables 1, 2",
-        "2 min quick, 10 min paper",
+        "2 min quick, 40 min paper",
     ),
     "geometric_memorisation": Entry(
         "directions of a linear manifold that the empirical score loses; what is no sign of it",

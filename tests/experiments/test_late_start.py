@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from experiments.late_start import knee, sigma_points, times_of
+from experiments.late_start import (
+    PRESETS,
+    Config,
+    _network,
+    _network_summary,
+    knee,
+    sigma_points,
+    times_of,
+)
 
 
 def test_run(runs, check_run):
@@ -19,6 +27,30 @@ def test_run(runs, check_run):
         assert gaussian["distance"] < 0.6 * vanilla["distance"]
     image = report.curves["image_distance"].mean(-1)
     assert image[1, 0] < image[0, 0]
+    assert summary["network"] is None
+    assert "network_distance" not in report.curves
+
+
+def test_starts_of_a_network_differ_when_late_and_meet_when_early():
+    changes = {"network_steps": 200, "network_width": 32, "image_samples": 300}
+    config = Config(**(PRESETS["test"] | changes | {"indices": (200, 900)}))
+    distance = _network(config, None)["network_distance"]
+    assert distance.shape == (2, 2, 2)
+    mean, error = distance.mean(-1), distance.std(-1, ddof=1) / np.sqrt(2)
+    # exp(-t) = 0.02 at index 900, so that the two Gaussians are nearly the same; an sd of two seeds
+    # can be small by chance, so that the error is taken as 2 per cent at least (1.4 were measured)
+    assert mean[1, 0] < 0.6 * mean[0, 0]
+    assert abs(mean[1, 1] - mean[0, 1]) < 4 * max(np.hypot(*error[:, 1]), 0.02 * mean[0, 1])
+
+
+def test_network_summary_is_the_least_of_each_curve():
+    curves = np.array([[9.0, 5.0, 3.0, 4.0], [2.0, 1.0, 1.5, 4.0]])
+    values = curves[..., None] + np.array([-0.1, 0.1])
+    config = Config(indices=(100, 200, 300, 400))
+    found = _network_summary(config, {"network_distance": values})
+    assert [found[k]["index"] for k in ("vanilla", "gaussian")] == [300, 200]
+    assert [found[k]["knee"] for k in ("vanilla", "gaussian")] == [300, 300]
+    np.testing.assert_allclose(found["gaussian"]["least"], (1.0, 0.1 * np.sqrt(2)))
 
 
 def test_grid_ends_with_clean_data_not_with_the_last_entry():
@@ -43,3 +75,8 @@ def test_knee_is_the_largest_second_difference():
 def test_quick(execute, check_run, tmp_path):
     report = execute("late_start", tmp_path, preset="quick")
     check_run(report, tmp_path, "late_start", exact=1, controls=1)
+    network, exact = (report.curves[name] for name in ("network_distance", "image_distance"))
+    assert np.all(network[:, :4].mean(-1) > exact[:, :4].mean(-1))
+    best = network.mean(-1).min(-1)
+    assert best[1] < 0.95 * best[0]
+    assert "perceptron" in report.finding
