@@ -155,7 +155,7 @@ class GaussianMixture:
         return _by_class(self, jax.nn.log_softmax(relative, axis=-1))
 
     def class_denoise(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
-        """``E[a | x, c]`` per class, ``(..., classes, d)``."""
+        """``E[a | x, c]`` per class, ``(..., classes, d)``; NaN for a class of weight 0."""
         relative, _ = _log_joint(self, x, scale, std)
 
         def one_class(c: Array) -> Array:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from diffjax import checks, records
@@ -103,11 +104,26 @@ class PointCloud:
         return posterior_log_weights(self.blocks, x, scale, std)
 
     def class_log_posterior(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
-        """``log p(c | x)``, ``(..., classes)``; -inf below the smallest weight of the dtype."""
+        """``log p(c | x)``, ``(..., classes)``; -inf only for a class without weight.
+
+        One pass over the points. A second one, in the log domain, where some class has less weight
+        than the first can resolve.
+        """
         one_hot = _one_hot(self, x.dtype)
         sums = posterior_sums(self.blocks, x, scale, std, values=one_hot, top=0)
         weights = cast(Array, sums.mean)
-        return jnp.log(weights / jnp.sum(weights, axis=-1, keepdims=True))
+        weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
+        exist = jnp.max(jnp.where(one_hot.T > 0, self.log_weights, -jnp.inf), axis=-1) > -jnp.inf
+        lost = jnp.any(exist & (weights < 100 * jnp.finfo(weights.dtype).eps))
+
+        def summed() -> Array:
+            positive = weights > 0
+            return jnp.where(positive, jnp.log(jnp.where(positive, weights, 1)), -jnp.inf)
+
+        def in_logs() -> Array:
+            return _class_log_posterior(self, x, scale, std).astype(weights.dtype)
+
+        return cast(Array, jax.lax.cond(lost, in_logs, summed))
 
     def class_denoise(self, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
         """``E[a | x, c]`` per class, ``(..., classes, d)``."""
@@ -172,3 +188,20 @@ def _class_index(labels: ArrayLike | None, n: int) -> tuple[Array, int]:
 def _one_hot(cloud: PointCloud, dtype: jnp.dtype | None = None) -> Array:
     """Class membership ``(n, classes)``."""
     return jax.nn.one_hot(cloud.labels, cloud.classes, dtype=dtype or cloud.points.dtype)
+
+
+def _class_log_posterior(cloud: PointCloud, x: Array, scale: ArrayLike, std: ArrayLike) -> Array:
+    """``log p(c | x)`` from the log-weights of all points, a few states at a time."""
+    batch = x.shape[:-1]
+    channel = (jnp.broadcast_to(jnp.asarray(v, x.dtype), batch).reshape(-1) for v in (scale, std))
+    flat = (x.reshape(-1, x.shape[-1]), *channel)
+
+    def one(state: tuple[Array, Array, Array]) -> Array:
+        log_weight = posterior_log_weights(cloud.blocks, *state)
+
+        def of_class(c: Array) -> Array:
+            return logsumexp(jnp.where(cloud.labels == c, log_weight, -jnp.inf))
+
+        return jax.nn.log_softmax(jax.lax.map(of_class, jnp.arange(cloud.classes)))
+
+    return jax.lax.map(one, flat, batch_size=32).reshape(*batch, cloud.classes)

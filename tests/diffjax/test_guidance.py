@@ -105,6 +105,20 @@ def test_exact_negative_is_the_score_of_the_other_classes_everywhere():
         np.testing.assert_allclose(value, kept.score(far, t), rtol=1e-8, atol=1e-8)
 
 
+def test_exact_negative_of_points_is_finite_where_the_kept_classes_underflow():
+    rng = np.random.default_rng(5)
+    points = rng.normal(size=(30, 2)).astype(np.float32)
+    labels = np.arange(30) % 3
+    points += 25 * np.stack([np.cos(labels), np.sin(labels)], -1).astype(np.float32)
+    model, kept = (
+        Diffusion(data, MODEL.process)
+        for data in (point_cloud(points, labels), point_cloud(points[labels != 1]))
+    )
+    x = points[:6] + 0.3
+    value = guided(guidance.exact_negative(model, 1), x, jnp.asarray(0.02, jnp.float32))
+    np.testing.assert_allclose(value, kept.score(x, jnp.float32(0.02)), rtol=1e-3, atol=1e-2)
+
+
 def test_exact_negative_with_limits_clips_the_posterior():
     score, per_class, p = gaussian_scores(STATES, 0.6)
     clipped = np.clip(p[:, 1, None], 0.2, 0.5)

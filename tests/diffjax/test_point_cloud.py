@@ -194,3 +194,17 @@ def test_float32_is_kept_at_small_noise(strict):
     want = oracle(np.float64(points), **wide, scale=np.float64(scale), std=np.float64(std))
     np.testing.assert_allclose(score, want["score"], rtol=1e-3, atol=2e-2)
     np.testing.assert_allclose(density, want["log_normaliser"], atol=2e-3)
+
+
+def test_classes_far_below_the_smallest_float_keep_their_log_posterior():
+    far = 40 * np.eye(3)[np.searchsorted(np.unique(LABELS), LABELS)] + POINTS
+    x = np.concatenate([far[:4] + 0.3, [[20.0, 20.0, -5.0]]])
+    scale, std = np.full(5, 0.95), np.array([0.3, 0.6, 1.0, 2.0, 0.2])
+    joint = -((x[:, None] - 0.95 * far) ** 2).sum(-1) / (2 * std[:, None] ** 2)
+    joint = joint[:, None] + np.where(LABELS == np.unique(LABELS)[:, None], 0, -np.inf)
+    exact = np.logaddexp.reduce(joint, -1)
+    exact -= np.logaddexp.reduce(exact, -1, keepdims=True)
+    assert exact.min() < -1000
+    cloud = point_cloud(far.astype(np.float32), LABELS)
+    values = (jnp.asarray(v, jnp.float32) for v in (x, scale, std))
+    np.testing.assert_allclose(cloud.class_log_posterior(*values), exact, rtol=2e-5, atol=2e-4)
