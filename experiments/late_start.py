@@ -107,7 +107,8 @@ def simulate(config: Config, session: Session) -> dict[str, Any]:
     measured = dict(session.part("benchmark", partial(_benchmark, config, bar("benchmark"))))
     measured |= session.part("images", partial(_images, config, bar("images")))
     if config.network_steps:
-        measured |= session.part("network", partial(_network, config, bar("network")))
+        bars = bar("training of the network"), bar("network")
+        measured |= session.part("network", partial(_network, config, *bars))
     return measured
 
 
@@ -181,12 +182,12 @@ def _over_starts(config: Config, model: Any, starts: dict[str, Any], progress: A
             progress(i + 1, total)
 
 
-def _network(config: Config, progress: Any) -> Curves:
+def _network(config: Config, training: Any, progress: Any) -> Curves:
     """Distances of the samples of a perceptron trained on the images, by the same starts."""
     data, points, starts = _image_starts(config)
     ((model, _),) = learned.denoisers(
         data.train, data.shape, (config.network_steps,), width=config.network_width,
-        seed=config.seed,
+        seed=config.seed, progress=training,
     )  # fmt: skip
     samples = _over_starts(config, model, starts, progress)
     distance = [float(frechet_distance(x, points)) for x in samples]

@@ -201,7 +201,7 @@ def test_classes_far_below_the_smallest_float_keep_their_log_posterior():
     x = np.concatenate([far[:4] + 0.3, [[20.0, 20.0, -5.0]]])
     scale, std = np.full(5, 0.95), np.array([0.3, 0.6, 1.0, 2.0, 0.2])
     joint = -((x[:, None] - 0.95 * far) ** 2).sum(-1) / (2 * std[:, None] ** 2)
-    joint = joint[:, None] + np.where(LABELS == np.unique(LABELS)[:, None], 0, -np.inf)
+    joint = joint[:, None] + np.where(np.unique(LABELS)[:, None] == LABELS, 0, -np.inf)
     exact = np.logaddexp.reduce(joint, -1)
     exact -= np.logaddexp.reduce(exact, -1, keepdims=True)
     assert exact.min() < -1000
