@@ -148,9 +148,9 @@ def _sorted(batch: int, held: int, dtype):
     )
 
     def update(found, z, first):
-        here = jnp.broadcast_to(first + jnp.arange(z.shape[1], dtype=jnp.int32), z.shape)
         value, at = largest(jnp.concatenate([found[0], z], 1), held + 1)
-        index = jnp.take_along_axis(jnp.concatenate([found[1], here], 1), at, 1)
+        earlier = jnp.take_along_axis(found[1], jnp.minimum(at, held), 1)
+        index = jnp.where(at > held, first + at - (held + 1), earlier)
         # Not `value[:, 0]`: a reverse derivative would then store the whole list at every step.
         return (value, index), z.max(-1)
 

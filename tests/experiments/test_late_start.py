@@ -34,7 +34,7 @@ def test_run(runs, check_run):
 def test_starts_of_a_network_differ_when_late_and_meet_when_early():
     changes = {"network_steps": 200, "network_width": 32, "image_samples": 300}
     config = Config(**(PRESETS["test"] | changes | {"indices": (200, 900)}))
-    distance = _network(config, None)["network_distance"]
+    distance = _network(config, None, None)["network_distance"]
     assert distance.shape == (2, 2, 2)
     mean, error = distance.mean(-1), distance.std(-1, ddof=1) / np.sqrt(2)
     # exp(-t) = 0.02 at index 900, so that the two Gaussians are nearly the same; an sd of two seeds
