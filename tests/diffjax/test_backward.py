@@ -181,6 +181,7 @@ SPAN_X = 0.9 * np.random.default_rng(9).normal(size=(6000, 6)) + np.linspace(-0.
 SPAN_GRID = (1.1, 0.6, 0.25)
 
 
+@pytest.mark.slow
 def test_span_reduction_has_the_same_law():
     # Two-sample z of 6 means, 21 second moments and 6 products with the start; n = 4 < d = 6.
     on = np.asarray(backward(jax.random.key(1), SPAN, SPAN_X, SPAN_GRID)[0])
@@ -312,6 +313,7 @@ def test_weak_order_on_a_mixture(name):
         assert slope(counts, column) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_order_of_the_flow_on_a_mixture():
     # Strong error of the deterministic samplers against the adaptive solver at tolerance 1e-10.
     model, x = score_model(mixture_score, OU), np.linspace(-2.5, 2.5, 9)[:, None]

@@ -63,6 +63,7 @@ def temporary_bytes(steps, remat):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_checkpointed_gradients_take_the_memory_of_the_square_root_of_the_steps():
     few, many = temporary_bytes(100, True), temporary_bytes(1600, True)
     assert many < 5 * few  # sixteen times the steps, four times the memory

@@ -108,6 +108,7 @@ def test_any_other_denoiser_has_a_larger_bound(key):
     assert excess.mean() > 4 * excess.std(ddof=1) / np.sqrt(len(excess))
 
 
+@pytest.mark.slow
 def test_gradient_of_the_bound_in_the_variances(key):
     cloud, base = diffjax.point_cloud(POINTS), Diffusion(KERNEL, PROCESS)
 

@@ -9,6 +9,7 @@ import pytest
 from experiments import learned, recognition
 
 
+@pytest.mark.slow
 def test_a_classifier_tells_real_digits_from_gaussian_draws_of_their_covariance():
     # all ten classes: of two, a Gaussian draw mostly resembles one or the other
     data = learned.images("digits", None, None, 1000, 300)

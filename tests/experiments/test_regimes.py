@@ -87,6 +87,7 @@ def test_resumed_run_ends_with_the_same_numbers(digits):
         np.testing.assert_array_equal(report.curves[name], values)
 
 
+@pytest.mark.slow
 def test_digits_one_and_eight_have_no_spectral_time():
     config = regimes.Config(classes=("1", "8"), **SMALL)
     data = regimes.load(config)
@@ -107,6 +108,7 @@ def test_without_labels_there_is_no_phi():
     assert np.isfinite(report.summary["times"]["collapse, measured (f_LOO = 0)"]["t"])
 
 
+@pytest.mark.slow
 def test_fewer_points_than_dimensions_give_the_numbers_of_the_full_space():
     rng = np.random.default_rng(1)
     points = np.concatenate([rng.normal(size=(24, 10)), np.zeros((24, 30))], axis=1) + 1.0

@@ -192,6 +192,7 @@ def test_nan_stops_at_its_step_with_the_state_before_it(tmp_path, seeds):
     assert np.all(np.isfinite(losses))
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_the_runs_one_by_one():
     # three seeds in one vmap
     many = jax.vmap(toy.parameters)(jax.random.split(jax.random.key(7), 3))

@@ -228,6 +228,7 @@ def everything(t, weights, means, variances):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_contract():
     """jit and vmap give the eager values; derivatives are those of finite differences."""
     eager = everything(T, *C)

@@ -348,7 +348,45 @@ def of_vector(function, arguments):
     return call
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+LONG_TO_COMPILE = {
+    "activation_constants",
+    "bifurcation",
+    "bulks",
+    "condensation",
+    "curie_weiss_clone_agreement",
+    "curie_weiss_collapse_time",
+    "finite_size_estimate",
+    "finite_size_free_energy",
+    "finite_size_lowest_energy",
+    "gaussian_partition_averages",
+    "magnetization_branches",
+    "memorisation_state",
+    "nearest_is_own_probability",
+    "potts_class_norm",
+    "potts_magnetization",
+    "potts_speciation_time",
+    "potts_top_eigenvalue",
+    "random_energy_state",
+    "rotor_magnetization",
+    "rotor_speciation_time",
+    "rotor_top_eigenvalue",
+    "snr_of_sign_information",
+    "spectral_density",
+    "stieltjes",
+    "training_times",
+    "tree_log_partition",
+}
+
+
+def marked(names):
+    """Names for parametrize; what takes seconds to compile is run on demand."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG_TO_COMPILE else name
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", marked(FUNCTIONS))
 def test_batches_and_derivatives(name):
     """vmap and jit give the eager value, and derivatives agree with central differences."""
     function, arguments = FUNCTIONS[name]

@@ -99,6 +99,7 @@ def test_rank_of_truth():
         rank_of_truth(draws, 0.5, thin=0)
 
 
+@pytest.mark.slow
 def test_chains_mix_in_one_well_and_not_in_two():
     """A density whose wells are 2 sigma apart (one maximum), and 16 sigma apart."""
     unit = np.array([1.0, 0.0])

@@ -148,6 +148,7 @@ def test_finite_estimate_against_samples():
     np.testing.assert_allclose(single.participation, 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_finite_estimates_approach_the_limits():
     """At fixed alpha, d = 20, 40, 60 on both sides of condensation."""
     alpha, dims = 0.4, np.array([20.0, 40.0, 60.0])

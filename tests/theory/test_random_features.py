@@ -116,6 +116,7 @@ def test_reference_transform():
     np.testing.assert_allclose(features.stieltjes(far, T, PSI_P, PSI_N), -1 / far, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eigenvalues", [(1.0,), (0.25, 1.5)], ids=["isotropic", "two levels"])
 def test_transform_of_sampled_matrices(eigenvalues):
     # Half-way into each bulk; 3 x 2 z-scores below 4 after the 1/d term is extrapolated away.
