@@ -154,4 +154,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "2 min quick, 1 h paper",
     ),
+    "hierarchical_mixture": Entry(
+        "a hierarchy of Gaussian classes: each level decides at its own time; what U-turns change",
+        "2402.18491; 2402.16991",
+        "1 min quick, 5 min paper",
+    ),
 }
