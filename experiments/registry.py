@@ -159,4 +159,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2402.18491; 2402.16991",
         "1 min quick, 5 min paper",
     ),
+    "image_uturn": Entry(
+        "U-turns of images: overlap by principal components, class by an independent classifier",
+        "2402.16991",
+        "1 min quick, 5 min paper",
+    ),
 }
