@@ -164,4 +164,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2402.16991",
         "1 min quick, 5 min paper",
     ),
+    "hierarchy_correlations": Entry(
+        "correlated changes of a random hierarchy: susceptibility and two-point function",
+        "2410.13770; 2402.16991",
+        "2 min quick, 30 min paper",
+    ),
 }
