@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import chi2
 
-from diffjax import Diffusion, backward, clones, ornstein_uhlenbeck, random_hierarchy, u_turns
+from diffjax import Diffusion, backward, ornstein_uhlenbeck, random_hierarchy, u_turns
 from diffjax.data import leaf_channels as channels
 from diffjax.data.base import Classified, Posterior
 from diffjax.data.random_hierarchy import (
@@ -110,6 +110,17 @@ def test_the_contradiction_is_one(grammar):
     assert np.all(parse(grammar, best)[0] < 0)
 
 
+@jax.jit
+def answers(data, x, u):
+    return {
+        "denoise": data.denoise(x, SCALE, STD),
+        "log_normaliser": data.log_normaliser(x, SCALE, STD),
+        "covariance": data.covariance_product(x, SCALE, STD, u),
+        "classes": data.class_log_posterior(x, SCALE, STD),
+        "class_denoise": data.class_denoise(x, SCALE, STD),
+    }
+
+
 def test_events_equal_enumeration(grammar):
     assert isinstance(grammar, Posterior)
     assert isinstance(grammar, Classified)
@@ -123,19 +134,17 @@ def test_events_equal_enumeration(grammar):
     density = log_sum - quadratic - 0.5 * grammar.dim * np.log(2 * np.pi * STD**2)
     spread = a[None] - mean[:, None]
     covariance = np.einsum("bt,bti,btj,bj->bi", weight, spread, spread, u, optimize=True)
-    model = Diffusion(grammar, OU)
-    np.testing.assert_allclose(model.denoise(x, T), mean, atol=1e-12)
-    np.testing.assert_allclose(model.score(x, T), (SCALE * mean - x) / STD**2, atol=1e-11)
-    np.testing.assert_allclose(model.log_density(x, T), density, rtol=1e-12)
-    found = jax.jit(grammar.covariance_product)(x, SCALE, STD, u)
-    np.testing.assert_allclose(found, covariance, atol=1e-12)
-    np.testing.assert_allclose(np.exp(model.class_log_posterior(x, T)), marginals[0][:, 0])
+    found = answers(grammar, x, u)
+    np.testing.assert_allclose(found["denoise"], mean, atol=1e-12)
+    np.testing.assert_allclose(found["log_normaliser"], density, rtol=1e-12)
+    np.testing.assert_allclose(found["covariance"], covariance, atol=1e-12)
+    np.testing.assert_allclose(np.exp(found["classes"]), marginals[0][:, 0], atol=1e-12)
     of_class = levels[0][:, 0] == np.arange(grammar.classes)[:, None]
     by_class = weight[:, None] * of_class
     want = by_class @ a / by_class.sum(-1, keepdims=True)
-    np.testing.assert_allclose(jax.jit(grammar.class_denoise)(x, SCALE, STD), want, atol=1e-12)
+    np.testing.assert_allclose(found["class_denoise"], want, atol=1e-12)
     one = grammar.condition(1)
-    np.testing.assert_allclose(Diffusion(one, OU).denoise(x, T), want[:, 1], atol=1e-12)
+    np.testing.assert_allclose(answers(one, x, u)["denoise"], want[:, 1], atol=1e-12)
     np.testing.assert_array_equal(parse(grammar, leaves_of(one.sample(jax.random.key(0), 9)))[0], 1)
     with pytest.raises(ValueError, match="class 3 does not exist"):
         grammar.condition(3)
@@ -204,30 +213,27 @@ def test_posterior_events_and_backward_chain():
     assert info.method == "exact"
     tree = parse(grammar, leaves_of(a))
     assert_law(number_of(levels, tree), np.full(len(levels[0]), 1 / len(levels[0])))
-    turned, _ = u_turns(jax.random.key(2), model, a, [T, 0.0])
-    pair, _ = clones(jax.random.key(3), model, model.sample(jax.random.key(4), T, 4000), [T, 0.0])
-    first, second = (parse(grammar, leaves_of(c))[0][:, 0] for c in (pair[:, 0], pair[:, 1]))
+    turned, _ = u_turns(jax.random.key(2), model, a, [T, 0.2, 0.1, 0.0])
     agree = clone_agreement(jax.random.key(5), model, [T], 4000)
     error = np.sqrt(agree.error[0] ** 2 + 0.25 / 4000)
-    assert abs(np.mean(first == second) - agree.mean[0]) < 4 * error
     # Nishimori: a U-turn ends in the class it came from as often as two clones agree
     same = parse(grammar, leaves_of(turned))[0][:, 0] == tree[0][:, 0]
     assert abs(np.mean(same) - agree.mean[0]) < 4 * error
 
 
 def test_nishimori_at_every_level():
-    grammar = random_hierarchy(jax.random.key(11), 5, 8, 3, 2, 4)
-    n, epsilon = 20_000, 0.35
-    tree = sample_trees(jax.random.key(0), grammar, n)
+    grammar = random_hierarchy(jax.random.key(7), *GRAMMARS["pairs"])
+    epsilon = 0.35
+    tree = sample_trees(jax.random.key(0), grammar, N)
     seen = channels.corrupt_by_masking(jax.random.key(1), tree[-1], epsilon)
-    evidence = channels.masking_evidence(seen, 8, jnp.float32)
+    evidence = channels.masking_evidence(seen, 4)
     belief = belief_in(propagate(grammar, evidence).marginals, tree)
     again = sample_posterior_trees(jax.random.key(2), grammar, evidence)
-    for level in range(5):
+    for level in range(3):
         # nodes of one tree are correlated: one number for each tree
         gap = np.mean(np.asarray(again[level] == tree[level]) - np.asarray(belief[level]), axis=-1)
-        assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(n)
-    assert abs(np.mean(seen == channels.MASKED) - epsilon) < 4 * np.sqrt(epsilon / (16 * n))
+        assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(N)
+    assert abs(np.mean(seen == channels.MASKED) - epsilon) < 4 * np.sqrt(epsilon / (4 * N))
 
 
 # Grammars -----------------------------------------------------------------------------------------
@@ -304,7 +310,7 @@ def test_wrong_inputs_are_named():
 
 
 def test_float32_without_noise_and_with_contradictions(strict):
-    grammar = random_hierarchy(jax.random.key(2), 6, 8, 4, 2, 5, dtype=jnp.float32)
+    grammar = random_hierarchy(jax.random.key(2), 6, 8, 4, 2, 3, dtype=jnp.float32)
     tree = sample_trees(jax.random.key(0), grammar, 20)
     a = channels.one_hot_event(tree[-1], 8, jnp.float32)
     model = Diffusion(grammar, OU)
@@ -323,12 +329,10 @@ def test_float32_without_noise_and_with_contradictions(strict):
         assert p.dtype == jnp.float32
         assert np.all(np.isfinite(p))
         np.testing.assert_allclose(p.sum(-1), 1, atol=1e-5)
-    want = propagate(grammar, alien.astype(jnp.float64))
-    assert np.all(np.isfinite(want.marginals[0]))
 
 
 def test_float32_agrees_with_float64():
-    grammar = random_hierarchy(jax.random.key(2), 6, 8, 4, 2, 5)
+    grammar = random_hierarchy(jax.random.key(2), 6, 8, 4, 2, 3)
     x = 0.9 * grammar.sample(jax.random.key(0), 20)
     x = x + 0.3 * jax.random.normal(jax.random.key(1), x.shape)
     wide = channels.gaussian_evidence(x, 8, 0.9, 0.3)
@@ -363,13 +367,13 @@ def test_noise_does_not_depend_on_the_batch():
 
 def test_times_broadcast_against_the_batch():
     grammar = random_hierarchy(jax.random.key(7), *GRAMMARS["pairs"])
-    x = noised(grammar, 2)
+    x = noised(grammar)[:2]
     model = Diffusion(grammar, OU)
     both = model.denoise(x, jnp.array([0.2, 0.9]))
-    np.testing.assert_allclose(both[1], model.denoise(x[1], 0.9), atol=1e-14)
-    np.testing.assert_allclose(
-        model.log_density(x, jnp.array([0.2, 0.9]))[1], model.log_density(x[1], 0.9), rtol=1e-13
-    )
+    late = jnp.array([0.9, 0.9])
+    np.testing.assert_allclose(both[1], model.denoise(x, late)[1], atol=1e-14)
+    density = model.log_density(x, jnp.array([0.2, 0.9]))
+    np.testing.assert_allclose(density[1], model.log_density(x, late)[1], rtol=1e-13)
     epsilon = jnp.array([0.1, 0.6])
     both = channels.uniform_evidence(jnp.zeros((2, 4), int), 4, epsilon)
     np.testing.assert_allclose(both[1], channels.uniform_evidence(jnp.zeros(4, int), 4, 0.6))
