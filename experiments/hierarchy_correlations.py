@@ -35,7 +35,7 @@ from experiments.hierarchy_correlations_figure import draw
 from experiments.session import Curves, Report, Session
 from experiments.style import number
 
-NOISE = {"masking": (0.04, 0.6), "uniform": (0.03, 0.4), "gaussian": (0.02, 0.16)}
+NOISE = {"masking": (0.04, 0.6), "uniform": (0.03, 0.4), "gaussian": (0.03, 0.16)}
 """First and last noise: probabilities of masking and of resampling, OU time."""
 
 RARE = 30  # fewest expected pairs of changes for which a susceptibility is nearly normal
@@ -227,6 +227,7 @@ def peak(noise: np.ndarray, curves: np.ndarray) -> dict[str, float]:
         return np.array([noise[i] + shift * (noise[1] - noise[0]),
                          top - 0.25 * (left - right) * shift])  # fmt: skip
 
+    curves = np.nan_to_num(curves, nan=1.0)  # no leaf has changed, and none together with others
     n = len(curves)
     each = np.stack([place(np.delete(curves, g, 0).mean(0)) for g in range(n)])
     value = place(curves.mean(0))

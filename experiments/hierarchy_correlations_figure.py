@@ -34,6 +34,7 @@ def draw(
 
 
 def _mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values = np.nan_to_num(values, nan=1.0)
     return values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))
 
 
@@ -64,7 +65,7 @@ def _length(axis: Any, config: Any, measured: dict, summary: dict) -> None:
 def _two_point(axis: Any, config: Any, measured: dict, summary: dict) -> None:
     depth, noise = config.depths[-1], measured["noise"]
     values = measured[f"covariance_L{depth}"]
-    ratio = values / values[..., :1]
+    ratio = values / np.maximum(values[..., :1], 1e-12)
     middle = summary[f"L{depth}"]["noise"]
     centre = int(np.argmin(np.abs(noise - (middle if np.isfinite(middle) else noise.mean()))))
     chosen = sorted({max(0, centre - 3), centre, min(len(noise) - 1, centre + 4)})

@@ -26,7 +26,7 @@ import numpy as np
 
 import diffjax
 import theory.hierarchical_mixture
-from diffjax.observables import crossing
+from diffjax.observables import Estimate, correlations, crossing
 from diffjax.posterior_sums import posterior_sums
 from experiments import learned
 from experiments.command_line import option
@@ -38,6 +38,7 @@ from experiments.session import Curves, Report, Session
 from experiments.style import number
 
 KEPT = 1e-5  # components of less variance than this part of the largest are left out
+SEEN = 0.01  # pixels of less variance than this part of the largest are left out
 READ = 1000  # draws of the surrogate that are read by the classifier, per time
 
 
@@ -175,6 +176,8 @@ def _turns(
         row = _overlaps(found, start, end, ~same_class)
         same_label = labels[index] == data.train_labels[returned]
         row |= {"read": np.sum(same_class), "label": np.sum(same_label)}
+        chi = _pixel_susceptibility(found, start, end)
+        row |= {"chi": float(chi.mean), "chi_error": float(chi.error)}
         # an image twice in the set is one image
         row["image"] = np.sum(np.all(start == end, axis=1))
         rows.append(row)
@@ -187,6 +190,14 @@ def _turns(
 def _turn(key: jax.Array, diffusion: diffjax.Diffusion, start: Any, t: jax.Array) -> jax.Array:
     """What returns from time t, in one exact transition."""
     return diffjax.u_turns(key, diffusion, start, jnp.stack([t, 0 * t]), method="exact")[0]
+
+
+def _pixel_susceptibility(found: Basis, start: np.ndarray, end: np.ndarray) -> Estimate:
+    """Number of pixels that pass their mean together, among those that vary."""
+    spread = np.sum(found.variances * found.vectors**2, axis=1)
+    used = spread > SEEN * spread.max()
+    signs = np.sign((start - found.mean) * (end - found.mean))[:, used]
+    return correlations.susceptibility(signs.astype(np.float32))
 
 
 def _overlaps(found: Basis, start: np.ndarray, end: np.ndarray, changed: np.ndarray) -> Curves:
@@ -277,14 +288,18 @@ def _surrogate(
         pixels = [np.asarray(v) @ found.vectors.T + found.mean for v in (start, end)]
         first, second = (classes(v[:READ].astype(np.float32)) for v in pixels)
         product = _in_bands(found, np.asarray(start, np.float64) * np.asarray(end, np.float64))
-        rows.append([*_moments(product), np.mean(first == second), np.bincount(first)])
+        chi = _pixel_susceptibility(found, *pixels)
+        rows.append([
+            *_moments(product), np.mean(first == second), float(chi.mean), float(chi.error),
+            np.bincount(first),
+        ])  # fmt: skip
         if bar is not None:
             bar(i + 1, len(times))
     # chance of two unrelated draws
-    most = max(len(row[3]) for row in rows)
-    total = sum(np.pad(row[3], (0, most - len(row[3]))) for row in rows)
+    most = max(len(row[-1]) for row in rows)
+    total = sum(np.pad(row[-1], (0, most - len(row[-1]))) for row in rows)
     chance = np.sum((total / total.sum()) ** 2)
-    names = ("overlap", "overlap_error", "read")
+    names = ("overlap", "overlap_error", "read", "chi", "chi_error")
     curves = {name: np.asarray([row[j] for row in rows]) for j, name in enumerate(names)}
     return curves | {"chance": chance}
 
@@ -388,6 +403,10 @@ def report(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) 
         "class_half_time": class_half, "image_half_time": image_half,
         "surrogate_class_half_time": surrogate_half, "class_floor": floor,
     }  # fmt: skip
+    largest = int(np.argmax(measured["own_chi"]))
+    chi = number(measured["own_chi"][largest], measured["own_chi_error"][largest])
+    rows.append(("most pixels that change together", f"{chi} at t = {times[largest]:.3f}"))
+    summary["largest_chi"] = measured["own_chi"][largest], times[largest]
     bands = {}
     for b, name in enumerate(measured["basis"].names()):
         errors = measured["posterior_overlap_error"][:, b]
@@ -435,6 +454,10 @@ def _arrays(
         "fresh_overlap": "overlap of U-turns that start from images of neither set",
         "fresh_overlap_error": "its standard error",
         "fresh_read": f"their unchanged classes, {turns}",
+        "own_chi": "number of pixels that pass their mean together (T,)",
+        "own_chi_error": "its standard error",
+        "surrogate_chi": "the same in the Gaussian surrogate",
+        "surrogate_chi_error": "its standard error",
         "posterior_read": "probability that the read class is kept, from the posterior (T,)",
         "posterior_read_error": "its standard error",
         "posterior_overlap": "overlap from the posterior mean (T, bands)",

@@ -12,18 +12,21 @@ from experiments.style import BLACK, COLOURS, ORANGE, PURPLE, RED, line, points
 def draw(
     config: Any, measured: dict[str, Any], predicted: dict[str, Any], summary: dict[str, Any]
 ) -> Any:
-    """Bands and class against time; half times of components; what a change of class keeps."""
+    """Bands, class and pixels against time; half times; what a change of class keeps."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 2, figsize=(11.5, 9), layout="constrained")
+    figure, panels = plt.subplots(2, 3, figsize=(16, 9), layout="constrained")
     _bands(panels[0, 0], measured, predicted, summary)
-    _components(panels[0, 1], measured, predicted, summary)
+    _fresh(panels[0, 1], measured)
+    _components(panels[0, 2], measured, predicted, summary)
     _classes(panels[1, 0], config, measured, summary)
     _changed(panels[1, 1], measured, predicted)
-    for axis in (panels[0, 0], panels[1, 0], panels[1, 1]):
+    _pixels(panels[1, 2], measured)
+    for axis in (*panels[0, :2], *panels[1]):
         axis.set_xscale("log")
         axis.set_xlabel("turning time t (Ornstein-Uhlenbeck)")
         axis.axvline(summary["class_half_time"][0], color=BLACK, lw=0.8, ls=":")
+        axis.axvline(summary["image_half_time"][0], color=PURPLE, lw=0.8, ls="--")
     return figure
 
 
@@ -40,7 +43,8 @@ def _bands(axis: Any, measured: dict, predicted: dict, summary: dict) -> None:
         points(axis, times, measured["own_overlap"][:, b], measured["own_overlap_error"][:, b],
                name, colour)  # fmt: skip
     axis.set_ylabel("overlap of image and return, per band")
-    axis.set_title(f"{summary['data']}, n = {summary['n']}; dotted: class half lost", fontsize=10)
+    axis.set_title(f"{summary['data']}, n = {summary['n']}; dotted: class half lost, "
+                   "dashed: own image", fontsize=10)  # fmt: skip
     axis.legend(fontsize=8)
 
 
@@ -100,4 +104,25 @@ def _changed(axis: Any, measured: dict, predicted: dict) -> None:
     axis.axhline(0, color=RED, lw=0.8, ls="--", label="unrelated images of two classes")
     axis.set_ylabel("excess overlap where the class changed")
     axis.set_title("what a new class keeps of the old image", fontsize=10)
+    axis.legend(fontsize=8)
+
+
+def _fresh(axis: Any, measured: dict) -> None:
+    for b, name in enumerate(measured["basis"].names()):
+        value, error = (measured[f"fresh_{k}"][:, b] for k in ("overlap", "overlap_error"))
+        points(axis, measured["times"], value, error, name, COLOURS[b % len(COLOURS)], "^")
+    axis.set_ylabel("overlap of image and return, per band")
+    axis.set_title("images that are not in the set", fontsize=10)
+    axis.legend(fontsize=8)
+
+
+def _pixels(axis: Any, measured: dict) -> None:
+    for key, label, colour, marker in (
+        ("own", "images", COLOURS[0], "o"), ("surrogate", "Gaussian surrogate", ORANGE, "s"),
+    ):  # fmt: skip
+        points(axis, measured["times"], measured[f"{key}_chi"], measured[f"{key}_chi_error"], label,
+               colour, marker)  # fmt: skip
+    axis.axhline(1, color=BLACK, lw=0.6, ls=":", label="independent pixels")
+    axis.set_ylabel(r"pixels that change together, $\chi$")
+    axis.set_title("susceptibility of pixels darker or brighter than the mean", fontsize=10)
     axis.legend(fontsize=8)

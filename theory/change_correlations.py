@@ -124,8 +124,8 @@ def _moments(strings: Array, epsilon: Array) -> ChangeMoments:
     masks = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
 
     def add(total: Array, mask: Array) -> tuple[Array, None]:
-        agree = jnp.all(same | (mask == 1), axis=-1)
-        share = agree / jnp.sum(agree, axis=1, keepdims=True) / number
+        agree = jnp.all(same | (mask == 1), axis=-1).astype(total.dtype)
+        share = agree / (number * jnp.sum(agree, axis=1, keepdims=True))
         return total.at[jnp.sum(mask)].add(share), None
 
     # (1) by the number of masked sites: the noise only weighs these
@@ -134,8 +134,7 @@ def _moments(strings: Array, epsilon: Array) -> ChangeMoments:
     change = jnp.where(same, 1, -1).astype(epsilon.dtype)
     first = jnp.einsum("kab,abi->ki", by_number, change, precision="highest")
     second = jnp.einsum("kab,abi,abj->kij", by_number, change, change, precision="highest")
-    hidden = jnp.arange(n + 1)
-    weights = epsilon[..., None] ** hidden * (1 - epsilon[..., None]) ** (n - hidden)
+    weights = jnp.stack([epsilon**k * (1 - epsilon) ** (n - k) for k in range(n + 1)], axis=-1)
     mean = jnp.einsum("...k,ki->...i", weights, first, precision="highest")
     product = jnp.einsum("...k,kij->...ij", weights, second, precision="highest")
     return ChangeMoments(mean, product - mean[..., :, None] * mean[..., None, :])

@@ -20,6 +20,10 @@ def test_images_follow_their_posterior(runs, check_run):
     for later, sooner in zip(halves, [*halves[1:], found["image_half_time"]]):
         assert later[0] - sooner[0] > 2 * np.hypot(later[1], sooner[1])
     assert halves[0][0] > found["class_half_time"][0] > halves[-1][0]
+    # pixels change together where the own image is lost, and in the surrogate hardly at all
+    chi, time = found["largest_chi"]
+    assert time < found["class_half_time"][0]
+    assert chi > 2 * curves["surrogate_chi"].max()
 
 
 def test_bands_hold_their_shares_of_the_variance():

@@ -74,6 +74,15 @@ def test_ends_and_derivatives():
     np.testing.assert_allclose(slope, difference, rtol=1e-7)
 
 
+def test_single_precision_stays_single(strict):
+    strings = np.array([[0, 0, 1, 2], [0, 1, 1, 0], [2, 0, 0, 1], [2, 2, 1, 1]])
+    exact = changes.masked_change_moments(strings, EPSILON)
+    found = changes.masked_change_moments(strings, EPSILON.astype(np.float32))
+    heights = changes.covariance_by_height(found.covariance, 2)
+    assert {v.dtype for v in (*found, heights)} == {np.dtype("float32")}
+    np.testing.assert_allclose(found.covariance, exact.covariance, atol=1e-6)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"epsilon must be in \[0, 1\]"):
         changes.masked_change_moments(np.zeros((2, 3), int), 1.2)

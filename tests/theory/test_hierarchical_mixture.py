@@ -118,6 +118,17 @@ def test_functions_differentiate_under_jit_and_vmap(function, arguments):
     np.testing.assert_allclose((value[2] - value[0]) / 2e-5, slope[1], rtol=1e-6, atol=1e-9)
 
 
+def test_single_precision_stays_single(strict, exact):
+    single = [np.asarray(v, np.float32) for v in (TIMES, 2.0, BRANCHES, *SPREAD)]
+    found = hierarchy.branching_clone_agreement(*single)
+    changed = hierarchy.highest_change(found.branch[:, None])
+    overlap = hierarchy.uturn_overlap(single[0], single[3], single[4])
+    time = hierarchy.overlap_time(single[3], np.float32(0.3), single[4])
+    assert {v.dtype for v in (*found, changed, overlap, time)} == {np.dtype("float32")}
+    np.testing.assert_allclose(found.branch, exact.branch, atol=1e-6)
+    np.testing.assert_allclose(found.leaf, exact.leaf, atol=1e-6)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="branch_norms must be >= 0"):
         hierarchy.branching_clone_agreement(0.5, 1.0, np.array([1.0, -1.0]), 0.5)
