@@ -154,4 +154,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "2 min quick, 1 h paper",
     ),
+    "random_hierarchy": Entry(
+        "U-turns on random grammars: survival of the class and of latent symbols, three channels",
+        "2307.02129; 2402.16991",
+        "2 min quick, 30 min paper",
+    ),
 }
