@@ -154,6 +154,11 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "2 min quick, 1 h paper",
     ),
+    "random_hierarchy": Entry(
+        "U-turns on random grammars: survival of the class and of latent symbols, three channels",
+        "2307.02129; 2402.16991",
+        "2 min quick, 30 min paper",
+    ),
     "hierarchical_mixture": Entry(
         "a hierarchy of Gaussian classes: each level decides at its own time; what U-turns change",
         "2402.18491; 2402.16991",

@@ -264,7 +264,9 @@ def _climb(key: Array, messages: Array, rules: Array) -> Array:
     weight = jnp.ones((), messages.dtype)
     for i in range(branching):
         below = messages[children[..., i], member[..., i]]  # (v, size, v)
-        weight = weight * jnp.take(below, rules[..., i].ravel(), axis=-1)
+        # a product with a table of zeros and ones, several times faster than a gather on a CPU
+        table = jax.nn.one_hot(rules[..., i].ravel(), v, dtype=below.dtype)
+        weight = weight * jnp.matmul(below, table.T, precision="highest")
     belief = jnp.sum(weight.reshape(v, size, v, synonyms), axis=-1)
     return belief / jnp.sum(belief, axis=-1, keepdims=True)
 
