@@ -25,14 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffjax
-import theory.hierarchical_mixture
-import theory.many_classes
-import theory.speciation
 from diffjax.noise import normal
 from diffjax.observables import crossing
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.hierarchical_mixture_figure import draw
+from experiments.hierarchical_mixture_theory import TREE, norms
+from experiments.hierarchical_mixture_theory import predict as predict
 from experiments.session import Curves, Report, Session
 from experiments.speciation import against_frequencies
 from experiments.style import number
@@ -40,7 +39,6 @@ from experiments.style import number
 LEVEL = 0.7752002454  # phi at kappa = 1, the static time
 ROWS = 2_000_000  # entries of states that are drawn at a time
 STEPS = 4  # exact transitions of a U-turn
-TREE = {"root": 2.0, "branches": (3.0, 1.5), "dim": 16}
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"dims": (64, 512, 4096), "states": 6000, "turns": 10_000},
     "paper": {},
 }  # fmt: skip
-
-
-def norms(config: Config, dim: int) -> np.ndarray:
-    """Norms of the levels from the top, ``(L,)``."""
-    return np.sqrt(config.strength * float(dim) ** np.asarray(config.exponents))
 
 
 def branching_times(config: Config, dim: int) -> np.ndarray:
@@ -232,51 +225,6 @@ def _tree(key: jax.Array, config: Config, progress: Any) -> Curves:
     return {
         "tree_times": times, "tree_branch": found["agree"][:, 0], "tree_leaf": found["agree_whole"],
     }  # fmt: skip
-
-
-def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
-    """Exact curves at the measured times and on fine grids, wrong ones, and the times."""
-    spread = (config.variance, config.temperature)
-    agreement = theory.many_classes.hierarchy_clone_agreement
-    predicted: dict[str, Any] = {}
-    for dim in config.dims:
-        times, own = measured[f"times_d{dim}"], norms(config, dim)
-        fine = np.linspace(times[0], times[-1], 120)
-        common = np.full(len(own), np.exp(np.log(own).mean()))
-        curves = {
-            "phi": agreement(times, own, *spread),
-            "phi_fine": agreement(fine, own, *spread),
-            "common": agreement(times, common, *spread),
-            "half_time": agreement(times / 2, own, *spread),
-            "no_variance": agreement(times, own, 0.0, config.temperature),
-            "other_level": agreement(times, np.roll(own, 1), *spread),
-            "spectral_times": theory.speciation.hierarchy_times(own, config.temperature),
-            "static_times": theory.speciation.mixture_static_time(own, *spread),
-        }
-        predicted |= {f"{k}_d{dim}": np.asarray(v, np.float64) for k, v in curves.items()}
-        predicted[f"fine_times_d{dim}"] = fine
-    hierarchy = theory.hierarchical_mixture
-    fine = predicted[f"fine_times_d{config.dims[0]}"]
-    tree_fine = np.linspace(measured["tree_times"][0], measured["tree_times"][-1], 60)
-    for name, times in (("", measured["turn_times"]), ("_fine", fine)):
-        overlap = hierarchy.uturn_overlap(times, *spread)
-        phi = predicted[f"phi{name}_d{config.dims[0]}"]
-        predicted[f"overlap{name}"] = np.asarray(overlap, np.float64)
-        predicted[f"highest{name}"] = np.asarray(hierarchy.highest_change(phi), np.float64)
-    tree_norms = np.asarray([TREE["root"], *TREE["branches"]])
-    for name, times in (("", measured["tree_times"]), ("_fine", tree_fine)):
-        exact = hierarchy.branching_clone_agreement(
-            times, TREE["root"], np.asarray(TREE["branches"]), *spread
-        )
-        apart = agreement(times, tree_norms, *spread)
-        lower = 0.5 * (apart[:, 1] + apart[:, 2])
-        predicted |= {
-            f"tree_branch{name}": np.asarray(exact.branch),
-            f"tree_leaf{name}": np.asarray(exact.leaf),
-            f"tree_apart{name}": np.asarray(apart[:, 0]),
-            f"tree_apart_leaf{name}": np.asarray(apart[:, 0] * lower),
-        }  # fmt: skip
-    return predicted | {"tree_fine_times": tree_fine}
 
 
 def comparisons(config: Config, measured: dict[str, Any], predicted: dict[str, Any]) -> list:

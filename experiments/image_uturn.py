@@ -31,13 +31,13 @@ from diffjax.posterior_sums import posterior_sums
 from experiments import learned
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
+from experiments.image_uturn_bands import Basis, basis, in_bands, unrelated_overlap
 from experiments.image_uturn_figure import draw
 from experiments.learned import Images
 from experiments.recognition import reader
 from experiments.session import Curves, Report, Session
 from experiments.style import number
 
-KEPT = 1e-5  # components of less variance than this part of the largest are left out
 SEEN = 0.01  # pixels of less variance than this part of the largest are left out
 READ = 1000  # draws of the surrogate that are read by the classifier, per time
 
@@ -68,46 +68,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"turns": 4000, "classifier_steps": 500},
     "paper": {"turns": 20_000, "times": 24, "classifier_steps": 2000},
 }
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Principal components of the images of the score.
-
-    Attributes:
-        mean: ``(d,)``.
-        vectors: ``(d, r)``, descending in variance.
-        variances: ``(r,)``, with denominator n: those of the empirical measure.
-        band: ``(r,)`` number of the band of every component, from coarse to fine.
-    """
-
-    mean: np.ndarray
-    vectors: np.ndarray
-    variances: np.ndarray
-    band: np.ndarray
-
-    def names(self) -> list[str]:
-        """Ranges of components of the bands."""
-        last = np.cumsum(np.bincount(self.band))
-        first = np.concatenate([[1], last[:-1] + 1])
-        return [f"components {i}-{j}" for i, j in zip(first, last)]
-
-
-def basis(images: np.ndarray, shares: tuple[float, ...]) -> Basis:
-    """Components of a set of images, in bands that hold the given shares of its variance."""
-    if any(np.diff((0.0, *shares, 1.0)) <= 0):
-        raise ValueError(f"shares must increase between 0 and 1, got {shares}")
-    wide = images.astype(np.float64)
-    mean = wide.mean(0)
-    values, vectors = np.linalg.eigh((wide - mean).T @ (wide - mean) / len(wide))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    kept = values > KEPT * values[0]
-    values, vectors = values[kept], vectors[:, kept]
-    below = np.cumsum(values) - values  # variance of the components before
-    band = np.searchsorted(np.asarray(shares) * values.sum(), below, side="right")
-    if len(np.unique(band)) != len(shares) + 1:
-        raise ValueError(f"a band between the shares {shares} has no component; take fewer shares")
-    return Basis(mean, vectors, values, band)
 
 
 def load(config: Config) -> tuple[Images, Images, np.ndarray, np.ndarray]:
@@ -203,26 +163,11 @@ def _pixel_susceptibility(found: Basis, start: np.ndarray, end: np.ndarray) -> E
 def _overlaps(found: Basis, start: np.ndarray, end: np.ndarray, changed: np.ndarray) -> Curves:
     """Overlap in every band over its variance, of all and of those whose class changed."""
     first, second = ((v - found.mean) @ found.vectors for v in (start, end))
-    product = _in_bands(found, first * second)
+    product = in_bands(found, first * second)
     mean, error = _moments(product)
     few = changed.sum() < 20
     part, spread = np.zeros((2, product.shape[1])) if few else _moments(product[changed])
     return {"overlap": mean, "overlap_error": error, "changed": part, "changed_error": spread}
-
-
-def unrelated_overlap(found: Basis, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Mean overlap of two unrelated images of different classes, per band, ``(bands,)``."""
-    member = np.eye(classes.max() + 1)[classes] / len(classes)
-    centred = (images - found.mean) @ found.vectors
-    # the mean over all pairs is zero, so that pairs of one class decide
-    same = np.sum((member.T @ centred) ** 2, axis=0)
-    return -_in_bands(found, same) / (1 - np.sum(member.sum(0) ** 2))
-
-
-def _in_bands(found: Basis, values: np.ndarray) -> np.ndarray:
-    """Sums over the components of every band, over its variance, ``(..., bands)``."""
-    member = np.eye(found.band.max() + 1)[found.band]
-    return values @ member / (found.variances @ member)
 
 
 def _posterior(
@@ -244,7 +189,7 @@ def _posterior(
         )
         *parts, mean = np.split(np.asarray(means, np.float64), classes * np.arange(1, 4), axis=1)
         row = {n: _moments(np.sum(p**2, 1)) for n, p in zip(("read", "label", "shuffled"), parts)}
-        row["overlap"] = _moments(_in_bands(found, mean**2))
+        row["overlap"] = _moments(in_bands(found, mean**2))
         row["component"] = _moments(mean**2 / found.variances)
         rows.append(row)
         if bar is not None:
@@ -287,7 +232,7 @@ def _surrogate(
         end = _turn(key_turn, diffusion, start, np.float32(t))
         pixels = [np.asarray(v) @ found.vectors.T + found.mean for v in (start, end)]
         first, second = (classes(v[:READ].astype(np.float32)) for v in pixels)
-        product = _in_bands(found, np.asarray(start, np.float64) * np.asarray(end, np.float64))
+        product = in_bands(found, np.asarray(start, np.float64) * np.asarray(end, np.float64))
         chi = _pixel_susceptibility(found, *pixels)
         rows.append([
             *_moments(product), np.mean(first == second), float(chi.mean), float(chi.error),
@@ -314,7 +259,7 @@ def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:
     grid = np.concatenate([times, 2 * times, fine])
     overlap = np.asarray(curve(grid[:, None], found.variances), np.float64)
     bands, wrong, exact = np.split(
-        _in_bands(found, overlap * found.variances), [len(times), 2 * len(times)]
+        in_bands(found, overlap * found.variances), [len(times), 2 * len(times)]
     )
     half = [float(np.exp(np.interp(-0.5, -e, np.log(fine)))) for e in exact.T]
     return {
