@@ -86,9 +86,9 @@ SDE_STEPS = 250  # of Euler-Maruyama, even in log t down to the last positive ti
 
 
 def noise_grid(config: Config, channel: str) -> np.ndarray:
-    """Noises of a channel, evenly spaced."""
+    """Noises of a channel, evenly spaced; more for the step of the epsilon process."""
     low, high = getattr(config, channel)
-    return np.linspace(low, high, config.noises)
+    return np.linspace(low, high, config.noises * (2 if channel == "process" else 1))
 
 
 def simulate(config: Config, session: Session) -> dict[str, Any]:
@@ -206,31 +206,33 @@ def _chains(config: Config, rules: np.ndarray) -> Curves:
         return diffjax.backward(jax.random.fold_in(key, index), model, start, times, **options)
 
     end, info = run(1, CHAIN_TIMES, method="exact", observe=valid)
-    classes = parse(grammar, channels.string_of_event(end, grammar.symbols))[0][:, 0]
     found: Curves = {
         "chain_valid": np.concatenate([[valid(start)], info.observed]),
-        "chain_classes": np.bincount(np.asarray(classes), minlength=grammar.symbols),
+        "chain_classes": _class_counts(grammar, end),
     }
     grid = np.geomspace(CHAIN_TIMES[0], 1e-3, SDE_STEPS + 1)
     end, _ = run(2, grid, method="euler_maruyama")
     found["sde_valid"] = np.asarray(valid(end))
-    classes = parse(grammar, channels.string_of_event(end, grammar.symbols))[0][:, 0]
-    found["sde_classes"] = np.bincount(np.asarray(classes) + 1, minlength=grammar.symbols + 1)[1:]
-    return found | _chain_turns(config, grammar, model, jax.random.fold_in(key, 99))
-
-
-def _chain_turns(config: Config, grammar: RandomHierarchy, model: Any, key: jax.Array) -> Curves:
-    """How often a U-turn along the backward SDE keeps the class, at the times of the channel."""
+    found["sde_classes"] = _class_counts(grammar, end)
     kept = []
+    turn = np.append(np.geomspace(1, 0.05, len(CHAIN_TIMES) - 1), 0.0)
     for i, t in enumerate(noise_grid(config, "gaussian")):
-        key_data, key_turn = jax.random.split(jax.random.fold_in(key, i))
+        key_data, key_turn = jax.random.split(jax.random.fold_in(key, 100 + i))
         a = grammar.sample(key_data, config.chains)
-        back, _ = diffjax.u_turns(key_turn, model, a, t * np.array([1.0, 0.7, 0.4, 0.0]))
-        first, last = (
-            parse(grammar, channels.string_of_event(x, grammar.symbols))[0][:, 0] for x in (a, back)
-        )
-        kept.append(float(jnp.mean(first == last)))
-    return {"chain_kept": np.array(kept)}
+        # with the observation and the number of steps of the chain, whose program it shares
+        back, _ = diffjax.u_turns(key_turn, model, a, t * turn, method="exact", observe=valid)
+        kept.append(np.mean(_class(grammar, a) == _class(grammar, back)))
+    return found | {"chain_kept": np.array(kept)}
+
+
+def _class(grammar: RandomHierarchy, x: jax.Array) -> np.ndarray:
+    """Class of events by their parse, -1 where they do not obey the grammar."""
+    return np.asarray(parse(grammar, channels.string_of_event(x, grammar.symbols))[0][:, 0])
+
+
+def _class_counts(grammar: RandomHierarchy, x: jax.Array) -> np.ndarray:
+    """Number of valid events of each class."""
+    return np.bincount(_class(grammar, x) + 1, minlength=grammar.classes + 1)[1:]
 
 
 def predict(config: Config, measured: dict[str, Any]) -> dict[str, Any]:

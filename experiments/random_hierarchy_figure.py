@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from experiments.random_hierarchy_theory import BRANCHING
 from experiments.style import BLACK, BLUE, COLOURS, GREEN, RED, line, points
+from theory.hierarchy import iterated_belief
 
 LABELS = {
     "masking": r"masking probability $\epsilon$",
     "corruption": r"corruption probability $\epsilon$",
     "gaussian": "Ornstein-Uhlenbeck time $t$",
+}
+TITLES = {
+    "masking": "class, masking",
+    "corruption": "class, uniform corruption",
+    "gaussian": "class, Gaussian noise",
 }
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -23,7 +30,7 @@ def draw(config: Any, measured: dict, predicted: dict, summary: dict) -> Any:
     figure, panels = plt.subplots(2, 3, figsize=(14, 8.5), layout="constrained")
     for axis, channel in zip(panels[0], LABELS):
         _class(axis, config, measured, predicted, channel)
-        axis.set(xlabel=LABELS[channel], title=f"class, {channel}")
+        axis.set(xlabel=LABELS[channel], title=TITLES[channel])
     panels[0, 0].set_ylabel("class unchanged by a U-turn")
     panels[0, 0].legend(fontsize=8)
     _levels(panels[1, 0], config, measured)
@@ -76,7 +83,9 @@ def _process(axis: Any, config: Any, measured: dict, predicted: dict, summary: d
     grid = measured[f"noise_process_L{depth}"]
     mean, error = _grammar_mean(measured[f"belief_process_L{depth}"][..., 0])
     points(axis, grid, mean, error, rf"$\epsilon$ process, L = {depth}", BLUE)
-    line(axis, grid, predicted["map_process"], "its mean-field map", BLUE)
+    fine = np.linspace(grid[0], grid[-1], 200)
+    curve = iterated_belief(fine, depth, config.symbols, config.synonyms, BRANCHING)[:, -1]
+    line(axis, fine, np.asarray(curve), "its mean-field map", BLUE)
     masked = f"masking_L{depth}"
     mean, error = _grammar_mean(measured[f"survives_{masked}"][..., 0])
     points(axis, measured[f"noise_{masked}"], mean, error, f"masking, L = {depth}", RED, "s")
@@ -91,7 +100,7 @@ def _process(axis: Any, config: Any, measured: dict, predicted: dict, summary: d
         xlabel=r"$\epsilon$", ylabel="class unchanged, belief", ylim=(0, 1.02),
         title="the map's threshold is no channel's",
     )  # fmt: skip
-    axis.legend(fontsize=8, loc="lower left")
+    axis.legend(fontsize=8, loc="center", bbox_to_anchor=(0.47, 0.45))
 
 
 def _chain(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
@@ -112,4 +121,4 @@ def _chain(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
         xlabel="Ornstein-Uhlenbeck time $t$ (leftmost: 0)", ylabel="share of trajectories",
         ylim=(-0.02, 1.05), title=f"backward SDE, L = {config.chain_depth}",
     )  # fmt: skip
-    axis.legend(fontsize=8, loc="lower left")
+    axis.legend(fontsize=8, loc="center right")

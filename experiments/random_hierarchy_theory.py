@@ -8,19 +8,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from theory import hierarchy
 from theory import hierarchy_population as population
 
 CHANNELS = ("masking", "corruption", "gaussian", "process")
 REAL = CHANNELS[:3]
-LEAVES = {
-    "masking": population.masked_leaves,
-    "corruption": population.corrupted_leaves,
-    "gaussian": population.gaussian_leaves,
-}
 BRANCHING = 2
 WIDER = 2.5  # bracket of the transition in widths of the range of noises
+
+
+def _leaves(which: jax.Array, key: jax.Array, noise: jax.Array, v: int, size: int) -> jax.Array:
+    """Population of the leaves of channel ``which``, so that all channels share a program."""
+    kinds = (population.masked_leaves, population.corrupted_leaves, population.gaussian_leaves)
+    return jax.lax.switch(
+        which, [partial(kind, symbols=v, size=size) for kind in kinds], key, noise
+    )
 
 
 def predict(config: Any, measured: dict[str, Any]) -> dict[str, Any]:
@@ -31,11 +35,12 @@ def predict(config: Any, measured: dict[str, Any]) -> dict[str, Any]:
     for i, channel in enumerate(REAL):
         key = jax.random.fold_in(jax.random.key(config.seed + 1), i)
         grid = measured[f"noise_{channel}_L{config.depths[0]}"]
+        leaves = Partial(_leaves, jnp.asarray(i))
         predicted[f"beliefs_{channel}"] = np.asarray(
-            _beliefs(key, rules, jnp.asarray(grid), LEAVES[channel], config.members, config.pools)
+            _beliefs(key, rules, jnp.asarray(grid), leaves, config.members, config.pools)
         )
         found = population.transition(
-            jax.random.fold_in(key, 1), LEAVES[channel], _bracket(grid), config.deep, *sizes,
+            jax.random.fold_in(key, 1), leaves, _bracket(grid), config.deep, *sizes,
             grammars=config.deep_grammars, size=config.members,
         )  # fmt: skip
         predicted[f"transition_{channel}"] = np.array([found.mean, found.error], np.float64)
@@ -67,9 +72,9 @@ def _chain(config: Any, rules: jax.Array, predicted: dict[str, Any]) -> np.ndarr
     return np.stack([found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))])
 
 
-@partial(jax.jit, static_argnames=("leaves", "members", "pools"))
+@partial(jax.jit, static_argnames=("members", "pools"))
 def _beliefs(
-    key: jax.Array, rules: jax.Array, grid: jax.Array, leaves: Any, members: int, pools: int
+    key: jax.Array, rules: jax.Array, grid: jax.Array, leaves: Partial, members: int, pools: int
 ) -> jax.Array:
     grammars, _, symbols = rules.shape[:3]
     index = jnp.indices((pools, len(grid), grammars)).reshape(3, -1)

@@ -35,6 +35,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from theory import checks
@@ -191,7 +192,9 @@ def transition(
 
     Args:
         key: typed PRNG key.
-        leaves: `masked_leaves`, `corrupted_leaves`, `gaussian_leaves` or a function like them.
+        leaves: `masked_leaves`, `corrupted_leaves`, `gaussian_leaves` or a function like them. A
+            function is compiled in; one in a `jax.tree_util.Partial` shares the compilation
+            of others that differ in its arrays only.
         bracket: noises below and above the transition.
         levels: depth; the width of the step falls geometrically with it.
         symbols: number of symbols v, and of classes.
@@ -212,13 +215,14 @@ def transition(
     if grammars < 2:
         raise ValueError(f"grammars must be at least 2, but is grammars={grammars}")
     sizes = (levels, symbols, synonyms, branching, size, bisections)
+    leaves = leaves if isinstance(leaves, Partial) else Partial(leaves)
     low, high = (jnp.asarray(end, float) for end in bracket)
     noise = _bisect(jax.random.split(key, grammars), low, high, leaves, sizes)
     return Transition(noise, jnp.mean(noise), jnp.std(noise, ddof=1) / jnp.sqrt(1.0 * grammars))
 
 
-@partial(jax.jit, static_argnames=("leaves", "sizes"))
-def _bisect(keys: Array, low: Array, high: Array, leaves: Leaves, sizes: tuple) -> Array:
+@partial(jax.jit, static_argnames="sizes")
+def _bisect(keys: Array, low: Array, high: Array, leaves: Partial, sizes: tuple) -> Array:
     levels, symbols, synonyms, branching, size, bisections = sizes
 
     def one(key: Array) -> Array:
