@@ -14,6 +14,7 @@ BENCHMARKS = {
     "ensemble": "many one-dimensional trajectories with a cheap exact score",
     "roots": "4096 critical times at once",
     "geometry": "Jacobian spectra of an empirical score at 100 times",
+    "hierarchy": "belief propagation on a hierarchy of nine levels",
     "training": "training steps of U-Nets, and their parts",
 }
 

@@ -14,6 +14,7 @@ from diffjax.data.curie_weiss import curie_weiss, curie_weiss_of_pairs
 from diffjax.data.gaussian_mixture import gaussian_mixture
 from diffjax.data.point_cloud import point_cloud
 from diffjax.data.potts import potts
+from diffjax.data.random_hierarchy import random_hierarchy
 from diffjax.data.smoothed import smoothed, smoothed_by_level
 from diffjax.data.sphere import hypersphere
 from diffjax.diffusion import Diffusion
@@ -46,6 +47,7 @@ __all__ = [
     "point_cloud",
     "potts",
     "processes",
+    "random_hierarchy",
     "rectified_flow",
     "schedules",
     "smoothed",

@@ -154,4 +154,24 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "2 min quick, 1 h paper",
     ),
+    "random_hierarchy": Entry(
+        "U-turns on random grammars: survival of the class and of latent symbols, three channels",
+        "2307.02129; 2402.16991",
+        "2 min quick, 30 min paper",
+    ),
+    "hierarchical_mixture": Entry(
+        "a hierarchy of Gaussian classes: each level decides at its own time; what U-turns change",
+        "2402.18491; 2402.16991",
+        "1 min quick, 5 min paper",
+    ),
+    "image_uturn": Entry(
+        "U-turns of images: overlap by principal components, class by an independent classifier",
+        "2402.16991",
+        "1 min quick, 5 min paper",
+    ),
+    "hierarchy_correlations": Entry(
+        "correlated changes of a random hierarchy: susceptibility and two-point function",
+        "2410.13770; 2402.16991",
+        "2 min quick, 30 min paper",
+    ),
 }
