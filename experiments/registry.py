@@ -154,4 +154,19 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "2 min quick, 1 h paper",
     ),
+    "fluctuation_theorem": Entry(
+        "integral and detailed fluctuation theorems of forward and generative paths",
+        "2405.11932; 1401.4494",
+        "2 min quick, 30 min paper",
+    ),
+    "entropy_production": Entry(
+        "rates of entropy, their integral, and its bias at finite steps of the generative process",
+        "2405.11932",
+        "1 min quick, 5 min paper",
+    ),
+    "learned_irreversibility": Entry(
+        "a trained score tested by the entropy of its paths against those of the noising chain",
+        "2405.11932; 2006.11239",
+        "2 min quick, 10 min paper",
+    ),
 }

@@ -188,10 +188,8 @@ def forward_entropy_production(
     _check_order(t_start, t_final)
     key_start, key_step = jax.random.split(key)
     x = model.sample(key_start, t_start, checks.count(n, "n"))
-    factor, variance = processes.transition(
-        model.process, jnp.asarray(t_start, x.dtype), jnp.asarray(t_final, x.dtype)
-    )
-    end = factor * x + jnp.sqrt(variance) * normal(key_step, x.shape, x.dtype)
+    ends = jnp.asarray(t_start, x.dtype), jnp.asarray(t_final, x.dtype)
+    end = _exact_step(key_step, model.process, x, *ends)
     finite = _finite_variance(model, t_start, t_final)
     if finite is False:
         warnings.warn(
@@ -336,6 +334,12 @@ def _drift(model: Any, x: Array, t: Array, temperature: Any) -> Array:
 
 def _square(x: Array) -> Array:
     return jnp.sum(jnp.square(x), axis=-1)
+
+
+@jax.jit
+def _exact_step(key: Array, process: Any, x: Array, s: Array, t: Array) -> Array:
+    factor, variance = processes.transition(process, s, t)
+    return factor * x + jnp.sqrt(variance) * normal(key, x.shape, x.dtype)
 
 
 @jax.jit

@@ -30,7 +30,7 @@ def test_kernel_and_noising_are_one_for_every_drift():
     assert np.all(np.abs(found.midpoint - 1) > 1e-3)
 
 
-# Two steps by brute force: a rule over the start and Gauss-Hermite rules over the two noises -------
+# Two steps by brute force: a rule over the start and Gauss-Hermite rules over the two noises ------
 
 LAW = (0.4, 1.3, 0.6)  # t_f, mean, variance
 CONTROL = {"simulated": 0.9, "assumed": 1.2, "start": (0.5, 0.8)}
