@@ -34,7 +34,7 @@ def _rates(axis: Any, config: Any, dim: int, measured: dict, predicted: dict) ->
     ):
         line(axis, fine, predicted[f"{name}_fine_d{dim}"] / dim, f"{label}, theory", colour)
         value, error = measured[f"{name}_d{dim}"] / dim
-        points(axis, t, value, error, "simulation", colour, marker)
+        points(axis, t, value, error, "_nolegend_", colour, marker)
     entropy = predicted[f"fisher_fine_d{dim}"] / dim - 1
     line(axis, fine, entropy, r"$\dot S = I_F - d$, theory", PURPLE, "--")
     value, error = measured[f"fisher_d{dim}"] / dim
@@ -130,11 +130,12 @@ def _steps(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
             label = f"{name}, transfer operator, {which}"
             line(axis, dt, predicted[f"means_d{dim}"][j] / scale, label, colour, style)
             value, error = measured[f"means_d{dim}"][:, j] / scale
-            points(axis, dt, value, error, f"simulation, d = {dim}", colour, marker)
+            label = "simulation" if i == j == 0 else "_nolegend_"
+            points(axis, dt, value, error, label, colour, marker)
     axis.set(
         xlabel="step $dt$ (OU time)",
         ylabel=r"$\langle\Delta S_{tot}\rangle$ over the continuum value",
         title=f"generative paths from t = {config.t_final:g}",
         xlim=(0, None),
     )
-    axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    axis.legend(fontsize=7, ncols=2, loc="center", bbox_to_anchor=(0.5, 0.4))

@@ -52,7 +52,7 @@ def error_of_denoiser(t: Any, dim: int, mean: float, variance: float) -> np.ndar
 def predict(config: Any, measured: dict[str, Any]) -> dict[str, Any]:
     """Curves and points of every dimension, and fits of the generative flow."""
     law = config.mean, config.variance
-    fine = config.t_max * np.linspace(0.01, 1, FINE)
+    fine = config.t_max * np.linspace(0.02, 1, FINE) ** 1.5
     predicted: dict[str, Any] = {"fine_times": fine}
     means = _means(config)
     for i, dim in enumerate(config.dims):

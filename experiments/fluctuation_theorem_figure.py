@@ -30,7 +30,8 @@ def _forward(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
     axis.axhline(1, color=BLACK, lw=1, label="exact steps, theory")
     for i, (dim, colour) in enumerate(zip(config.dims, COLOURS)):
         cells, x = measured[f"forward_d{dim}_averages"], np.asarray(config.times) + 0.008 * i
-        line(axis, config.times, predicted[f"euler_d{dim}"], f"Euler, d = {dim}, theory", colour)
+        curve = predicted["every_time"], predicted[f"euler_every_d{dim}"]
+        line(axis, *curve, f"Euler, d = {dim}, theory", colour)
         for j, (marker, text) in enumerate(
             (("o", "exact steps"), ("s", "Euler"), ("x", "control"))
         ):

@@ -28,9 +28,10 @@ def predict(config: Any, measured: dict[str, Any]) -> dict[str, Any]:
     def product(values: Any) -> np.ndarray:
         return np.prod(np.asarray(values) ** powers, axis=-1)
 
+    every = np.arange(1, max(steps) + 1)
     euler = product(
         theory.thermodynamics.euler_integral_theorem(
-            steps[:, None, None], config.dt, mean, variance
+            every[:, None, None], config.dt, mean, variance
         )
     )
     every_k = np.concatenate([fine, KS])[:, None, None]
@@ -47,10 +48,11 @@ def predict(config: Any, measured: dict[str, Any]) -> dict[str, Any]:
     generative = np.asarray([*rows, [v[0] for v in last]])
     means = np.asarray(mean_productions(*settings, **variants, nodes=NODES).noising)
     noising = np.sum(means * powers, axis=-1)[[0, 3]]
-    predicted: dict[str, Any] = {"fine_k": fine}
+    predicted: dict[str, Any] = {"fine_k": fine, "every_time": config.dt * every}
     for i, dim in enumerate(config.dims):
         predicted |= {
-            f"euler_d{dim}": euler[:, i], f"generative_d{dim}": generative[..., i],
+            f"euler_d{dim}": euler[steps - 1, i], f"euler_every_d{dim}": euler[:, i],
+            f"generative_d{dim}": generative[..., i],
             f"detailed_fine_d{dim}": curve[:41, i], f"detailed_d{dim}": curve[41:, i],
             f"controls_d{dim}": np.stack([v[1:, i] for v in last], axis=-1),
             f"noising_d{dim}": noising[:, i],

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 from theory import thermodynamics
-from theory.transfer_operator import exponential_averages, mean_productions
+from theory.transfer_operator import exponential_averages, mean_productions, pair_entropy
 
 TIMES_STEPS = ((1.0, 10), (1.0, 20), (1.0, 40))
 
@@ -123,6 +123,46 @@ def test_wrong_score_adds_its_squared_error():
     # both signs together leave relative terms of order e^2 and dt = .025
     added = 0.5 * (low + high) - right
     np.testing.assert_allclose(added, e**2 * 0.5 * fisher @ weights, rtol=0.05)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.2])
+def test_one_step_is_a_chain_that_ends_on_the_law_of_its_end(factor):
+    t, s, mean, variance = np.array([0.9, 0.15]), np.array([0.7, 0.05]), 1.4, 0.5
+    found = pair_entropy(t, s, mean, variance, factor=factor)
+    ends = mean * np.exp(-s), 1 + (variance - 1) * np.exp(-2 * s)
+    chain = mean_productions(1, t - s, *ends, simulated=factor, assumed=factor).noising
+    np.testing.assert_allclose(found, chain, rtol=1e-9)
+    assert np.all(found > 0)
+
+
+def test_one_step_sees_the_squared_error_of_the_score_at_small_steps():
+    """Added by a factor 1.1: h (.1)^2 I_F, once the part of order h^2 is gone."""
+    law = 1.4, 0.5
+    t, h = 0.4, 1e-5
+    added = pair_entropy(t, t - h, *law, factor=1.1) - pair_entropy(t, t - h, *law)
+    fisher = thermodynamics.mixture_rates(t, *law).fisher
+    np.testing.assert_allclose(added / h, 0.01 * fisher, rtol=1e-2)
+    # the linear part at a coarse step: a score that is too large looks better than the exact one
+    assert pair_entropy(1.0, 0.7, *law, factor=1.05) < pair_entropy(1.0, 0.7, *law)
+
+
+def test_one_step_in_batches_and_derivatives():
+    def call(v):
+        return pair_entropy(*v[:4], factor=v[4])
+
+    vector = np.array([0.6, 0.45, 1.1, 0.7, 1.2])
+    step = 1e-5 * vector
+    moves = np.concatenate([vector + np.diag(step), vector - np.diag(step)])
+    values = np.asarray(jax.jit(jax.vmap(call))(moves))
+    slopes = (values[:5] - values[5:]) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.grad(call))(vector), slopes, rtol=0, atol=1e-6)
+
+
+def test_one_step_refuses_steps_forward():
+    with pytest.raises(ValueError, match="t - t_next must be positive"):
+        pair_entropy(0.3, 0.4, 1.0, 1.0)
+    with pytest.raises(ValueError, match="variance must be positive"):
+        pair_entropy(0.3, 0.2, 1.0, 0.0)
 
 
 def test_wrong_start_shows_in_the_kernel_and_hardly_in_the_noising():
