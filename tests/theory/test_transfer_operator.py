@@ -178,6 +178,7 @@ def test_nodes_do_not_matter_where_they_suffice():
     assert np.isnan(mean_productions(10, 1.0, 1.0, 1e-3, nodes=101)).all()
 
 
+@pytest.mark.slow  # long compilations
 @pytest.mark.parametrize("function", [exponential_averages, mean_productions])
 def test_batches_and_derivatives(function):
     def call(vector):
