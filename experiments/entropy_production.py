@@ -73,7 +73,8 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "test": {
-        "dims": (1, 8), "times": 8, "states": 50_000, "steps": (10, 20), "paths": 2**15,
+        "dims": (1, 8), "times": 8, "states": 30_000, "ends": (0.5, 1.0), "steps": (10, 20),
+        "paths": 2**15,
     },
     "quick": {},
     "paper": {"times": 40, "states": 2_000_000, "steps": (10, 20, 40, 80, 160), "paths": 2**21},

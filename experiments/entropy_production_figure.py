@@ -127,7 +127,7 @@ def _steps(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
         which = rf"d = {dim}, $\sigma^2$ = {config.path_variances[i]:g}"
         scale = predicted[f"continuum_d{dim}"]
         for j, (name, colour) in enumerate(colours.items()):
-            label = f"{name}, transfer operator, {which}"
+            label = f"{name}, {which}"
             line(axis, dt, predicted[f"means_d{dim}"][j] / scale, label, colour, style)
             value, error = measured[f"means_d{dim}"][:, j] / scale
             label = "simulation" if i == j == 0 else "_nolegend_"
@@ -135,7 +135,7 @@ def _steps(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
     axis.set(
         xlabel="step $dt$ (OU time)",
         ylabel=r"$\langle\Delta S_{tot}\rangle$ over the continuum value",
-        title=f"generative paths from t = {config.t_final:g}",
+        title=f"generative paths, t = {config.t_final:g}\n(lines: transfer operator)",
         xlim=(0, None),
     )
-    axis.legend(fontsize=7, ncols=2, loc="center", bbox_to_anchor=(0.5, 0.4))
+    axis.legend(fontsize=7, loc="center", bbox_to_anchor=(0.5, 0.41))

@@ -16,6 +16,9 @@ A score that is wrong in both leaves the averages at one and moves the mean of (
 of the squared error of the score and of a part of O(dt) that also depends on the score: at dt = 0.1
 a score that is 5% too large can lower it, so that it must be compared with its own known value.
 
+Forward, at dt = 0.1, a drift that is 5% too large makes up for the step, whose stationary variance
+is 1/(1 - dt/2): the average is close to one, and only the closed form tells it from Euler steps.
+
 Coordinates are independent, so that theory in d dimensions is a product (a sum, for means) of
 one-dimensional values.
 

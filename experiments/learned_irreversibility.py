@@ -13,8 +13,8 @@ levels. A score with the error e(x) exceeds the exact one by
     gap = dt E|e|^2 + (value of exact formula on pairs that the tested score made, less exact),
 
 exactly at any step: the first term is Girsanov's, the second is of higher order in dt. Both are
-measured on independent states, the first from the squared difference of the scores. The gap must
-fall with training.
+measured on independent states, the first from the squared difference of the scores. The gap of all
+levels must fall with training; that of one coarse level can be negative.
 
 Source: Yu, Huang 2025 (2405.11932); Ho, Jain, Abbeel 2020 (2006.11239).
 """
