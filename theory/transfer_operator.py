@@ -50,7 +50,8 @@ dimensions are independent once the first axis is along the centre: averages (3)
 Integrals are trapezoid rules on :math:`|x| \le \mu + 9\max(1, \sigma)`. By
 `theory.quadrature` (1) a kernel of standard deviation :math:`\sqrt{2h}` is integrated to rounding
 error if the spacing is below :math:`0.8\sqrt{2h}`; the same is asked of :math:`\sigma`. Coarser
-grids give NaN.
+grids give NaN, and so do chains that reach the ends of the grid: scores that are too small by
+nearly one half, which no longer hold the chain together.
 
 Sources: Yu, Huang 2025 (2405.11932); Murashita, Funo, Ueda 2014 (1401.4494). (3) and (4) are
 derived here.
@@ -73,6 +74,7 @@ NODES = 401
 _REACH = 9.0
 _PAIR_NODES = 201
 _NOISE_NODES = 81
+_EDGE = 1e-11
 _COARSEST = 0.8  # spacing in standard deviations: the error of the rule is 4e-14
 
 
@@ -120,7 +122,7 @@ def exponential_averages(
         assumed: factor of the score in the functional.
         start: mean and variance of the mixture that paths are started from; that of the noised
             data if None.
-        nodes: nodes of the rule; NaN where they are too far apart.
+        nodes: nodes of the rule; NaN where they are too far apart or end too early.
 
     Raises:
         ValueError: for concrete arguments out of range.
@@ -154,7 +156,7 @@ def mean_productions(
         assumed: factor of the score in the functional.
         start: mean and variance of the mixture that paths are started from; that of the noised
             data if None.
-        nodes: nodes of the rule; NaN where they are too far apart.
+        nodes: nodes of the rule; NaN where they are too far apart or end too early.
 
     Raises:
         ValueError: for concrete arguments out of range.
@@ -256,6 +258,13 @@ def _grid(h: Array, law: Chain, nodes: int) -> tuple[Array, Array]:
     return x, jnp.where(spacing <= _COARSEST * jnp.sqrt(finest), spacing, jnp.nan)
 
 
+def _inside(values: Array) -> Array:
+    """The values on the grid; NaN if they do not vanish at its ends."""
+    ends = jnp.maximum(values[..., 0], values[..., -1])
+    small = ends <= _EDGE * jnp.max(values, axis=-1)
+    return jnp.where(small[..., None], values, jnp.nan)
+
+
 def _step(x: Array, t: Array, h: Array, law: Chain) -> tuple[Array, Array]:
     """Log of the simulated kernel (x, y), and the three terms (2), ``(3, x, y)``."""
     here, there = x[:, None], x[None, :]
@@ -287,7 +296,7 @@ def _exponential_value(steps: int, nodes: int, t_final: Array, *parts: Array) ->
     gamma = 1 + (law.variance - 1) * jnp.exp(-2 * t_final)
     noised = _log_density(x, law.mean * jnp.exp(-t_final), gamma)
     ratio = jnp.exp(_log_density(x, law.start_mean, law.start_variance) - noised)
-    value = spacing * jnp.sum(ratio * psi, axis=-1)
+    value = spacing * jnp.sum(_inside(ratio * psi), axis=-1)
     return value[0], value[1], value[2]
 
 
@@ -309,7 +318,7 @@ def _mean_value(steps: int, nodes: int, t_final: Array, *parts: Array) -> tuple[
     (end, total), _ = jax.lax.scan(ahead, (start, jnp.zeros(3, h.dtype)), order)
     gamma = 1 + (law.variance - 1) * jnp.exp(-2 * t_final)
     first = start * _log_density(x, law.mean * jnp.exp(-t_final), gamma)
-    last = end * _log_density(x, law.mean, law.variance)
+    last = _inside(end) * _log_density(x, law.mean, law.variance)
     value = total + spacing * jnp.sum(first - last)
     return value[0], value[1], value[2]
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from theory import thermodynamics
@@ -106,6 +108,12 @@ def test_means_are_of_first_order_in_the_step():
     assert np.all(np.abs(limit - [exact, exact, 0]) < 0.01 * exact)
 
 
+def test_midpoint_average_is_one_to_first_order():
+    found = np.array([exponential_averages(n, t, 1.0, 1.0).midpoint for t, n in TIMES_STEPS])
+    order = np.log2((found[:-1] - 1) / (found[1:] - 1))
+    assert np.all(np.abs(order - 1) < 0.02)
+
+
 def test_bias_at_the_step_of_the_reference():
     """8.5% and 9.6% at dt = .05 were measured by simulation, with errors of .3%."""
     exact = thermodynamics.generative_production(1.0, 1.0, 1.0)
@@ -146,6 +154,24 @@ def test_one_step_sees_the_squared_error_of_the_score_at_small_steps():
     assert pair_entropy(1.0, 0.7, *law, factor=1.05) < pair_entropy(1.0, 0.7, *law)
 
 
+@given(
+    t=st.floats(0.05, 2.0), share=st.floats(0.01, 1.0), mean=st.floats(0.0, 3.0),
+    variance=st.floats(0.1, 2.0), factor=st.floats(0.5, 2.0),
+)  # fmt: skip
+def test_one_step_is_a_relative_entropy(t, share, mean, variance, factor):
+    """Never negative, and least near the exact score where the step is small."""
+    assert pair_entropy(t, t * (1 - share), mean, variance, factor=factor) > -1e-12
+
+
+@given(
+    mean=st.floats(0.0, 2.0), variance=st.floats(0.3, 2.0), factor=st.floats(0.9, 1.5),
+    t=st.floats(0.4, 1.5),
+)  # fmt: skip
+def test_integral_theorems_hold_for_every_law_and_drift(mean, variance, factor, t):
+    found = exponential_averages(4, t, mean, variance, simulated=factor, assumed=factor, nodes=181)
+    np.testing.assert_allclose([found.kernel, found.noising], 1, rtol=1e-9)
+
+
 def test_one_step_in_batches_and_derivatives():
     def call(v):
         return pair_entropy(*v[:4], factor=v[4])
@@ -172,10 +198,20 @@ def test_wrong_start_shows_in_the_kernel_and_hardly_in_the_noising():
 
 
 def test_nodes_do_not_matter_where_they_suffice():
-    coarse, fine = (exponential_averages(10, 1.0, 1.0, 1.0, nodes=n) for n in (101, 401))
+    coarse, fine = (exponential_averages(10, 1.0, 1.0, 1.0, nodes=n) for n in (101, 181))
     np.testing.assert_allclose(coarse, fine, rtol=1e-11)
     assert np.isnan(exponential_averages(10, 1.0, 1.0, 1.0, nodes=41)).all()
     assert np.isnan(mean_productions(10, 1.0, 1.0, 1e-3, nodes=101)).all()
+
+
+def test_chains_that_leave_the_grid_give_nan():
+    """Half of the score has no drift left: the walk spreads beyond any fixed range."""
+    wrong = {"simulated": 0.4, "assumed": 0.4, "nodes": 181}
+    found = exponential_averages(4, 1.5, 0.0, 1.0, **wrong)
+    assert np.isnan(found.midpoint)
+    assert np.isnan(found.kernel)
+    assert found.noising == pytest.approx(1, abs=1e-10)  # its reversed chain holds together
+    assert np.isnan(mean_productions(4, 1.5, 0.0, 1.0, **wrong)).all()
 
 
 @pytest.mark.slow  # long compilations
