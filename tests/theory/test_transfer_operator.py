@@ -109,7 +109,7 @@ def test_means_are_of_first_order_in_the_step():
 
 
 def test_midpoint_average_is_one_to_first_order():
-    found = np.array([exponential_averages(n, t, 1.0, 1.0).midpoint for t, n in TIMES_STEPS])
+    found = np.array([exponential_averages(n, t, 1.0, 1.0).midpoint for t, n in TIMES_STEPS[1:]])
     order = np.log2((found[:-1] - 1) / (found[1:] - 1))
     assert np.all(np.abs(order - 1) < 0.02)
 
