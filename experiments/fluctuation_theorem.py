@@ -146,9 +146,9 @@ def _batches(key: jax.Array, config: Config, work: Callable, progress: Any = Non
 
 
 @jax.jit
-def _weights(production: jax.Array, k: jax.Array) -> Moments:
-    """Moments of ``exp(-k production)``."""
-    return moments(jnp.exp(-k * production.astype(float)))
+def _weights(production: jax.Array) -> Moments:
+    """Moments of ``exp(-production)``."""
+    return moments(jnp.exp(-production.astype(float)))
 
 
 @jax.jit
@@ -190,15 +190,17 @@ def _forward(key: jax.Array, model: Any, config: Config, progress: Any) -> Curve
             key_exact, key = jax.random.split(key)
             exact = thermodynamics.forward_entropy_production(key_exact, model, t, config.batch)
             if not exact.finite_variance:
-                raise ValueError("the chosen law has no finite variance of exp(-production)")
-            found = [_weights(exact.total, jnp.asarray(1.0))]
+                raise ValueError(
+                    f"exp(-production) has no finite variance at t = {t:g}; take variances above 1/2"
+                )
+            found = [_weights(exact.total)]
             for rate in (1.0, 1 + config.excess):
                 key_start, key_end, key = jax.random.split(key, 3)
                 x = model.sample(key_start, 0.0, config.batch)
                 steps = round(t / config.dt)
                 end = _euler_end(key_end, x, jnp.asarray(rate), jnp.asarray(config.dt), steps)
                 total = thermodynamics.end_point_production(model, x, end, 0.0, t)
-                found.append(_weights(total, jnp.asarray(1.0)))
+                found.append(_weights(total))
             return found
 
         found = _batches(jax.random.fold_in(key, i), config, work)
@@ -278,7 +280,7 @@ def _generative(key: jax.Array, model: Any, config: Config, progress: Any) -> Cu
             found = thermodynamics.path_entropy_production(
                 key, model, grid, config.batch, drift=drift, simulated=simulated, start=start
             )
-            weights = [_weights(v, jnp.asarray(1.0)) for v in found]
+            weights = [_weights(v) for v in found]
             return weights, _values(found.noising)
 
         weights, values = _batches(jax.random.fold_in(key, i), config, work)
