@@ -191,7 +191,7 @@ def _forward(key: jax.Array, model: Any, config: Config, progress: Any) -> Curve
             exact = thermodynamics.forward_entropy_production(key_exact, model, t, config.batch)
             if not exact.finite_variance:
                 raise ValueError(
-                    f"exp(-production) has no finite variance at t = {t:g}; take variances above 1/2"
+                    f"exp(-production) has no finite variance at t = {t:g}; take wider Gaussians"
                 )
             found = [_weights(exact.total)]
             for rate in (1.0, 1 + config.excess):
