@@ -77,7 +77,7 @@ EXPERIMENTS: dict[str, Entry] = {
     "image_collapse": Entry(
         "trained networks fall onto their images: against training steps and number of images",
         "2402.18491, fig. 5; 2505.17638",
-        "2 min quick, 30 min paper",
+        "2 min quick, 40 min paper",
     ),
     "train": Entry(
         "train a network on images; its error at every noise level, seen and held out",
@@ -173,5 +173,19 @@ EXPERIMENTS: dict[str, Entry] = {
         "correlated changes of a random hierarchy: susceptibility and two-point function",
         "2410.13770; 2402.16991",
         "2 min quick, 30 min paper",
+    "fluctuation_theorem": Entry(
+        "integral and detailed fluctuation theorems of forward and generative paths",
+        "2405.11932; 1401.4494",
+        "2 min quick, 40 min paper",
+    ),
+    "entropy_production": Entry(
+        "rates of entropy, their integral, and its bias at finite steps of the generative process",
+        "2405.11932",
+        "1 min quick, 10 min paper",
+    ),
+    "learned_irreversibility": Entry(
+        "a trained score tested by the entropy of its paths against those of the noising chain",
+        "2405.11932; 2006.11239",
+        "1 min quick, 30 min paper",
     ),
 }

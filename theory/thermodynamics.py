@@ -115,7 +115,8 @@ def generative_production(t_final: ArrayLike, mean: ArrayLike, variance: ArrayLi
     r"""Mean total entropy production of the generative SDE from ``t_final`` to 0, in nats.
 
     The continuum limit :math:`\int_0^{t_f}\pi^*\,dt`, :math:`\pi^* = \pi`, which equals
-    `total_production`. Estimates on a grid of steps dt are O(dt) lower.
+    `total_production`. Estimates on a grid of steps dt are O(dt) lower, see
+    `theory.transfer_operator`.
 
     Args:
         t_final: OU time of the start, from the exact noised law; arguments broadcast.

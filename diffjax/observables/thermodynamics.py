@@ -188,10 +188,8 @@ def forward_entropy_production(
     _check_order(t_start, t_final)
     key_start, key_step = jax.random.split(key)
     x = model.sample(key_start, t_start, checks.count(n, "n"))
-    factor, variance = processes.transition(
-        model.process, jnp.asarray(t_start, x.dtype), jnp.asarray(t_final, x.dtype)
-    )
-    end = factor * x + jnp.sqrt(variance) * normal(key_step, x.shape, x.dtype)
+    ends = jnp.asarray(t_start, x.dtype), jnp.asarray(t_final, x.dtype)
+    end = _exact_step(key_step, model.process, x, *ends)
     finite = _finite_variance(model, t_start, t_final)
     if finite is False:
         warnings.warn(
@@ -245,7 +243,13 @@ def path_entropy_production(
 
 
 def score_test(
-    key: Array, model: Diffusion, times: ArrayLike, n: int, *, drift: Any = None
+    key: Array,
+    model: Diffusion,
+    times: ArrayLike,
+    n: int,
+    *,
+    drift: Any = None,
+    simulated: Any = None,
 ) -> Estimate:
     """Mean of (4) for one step at each noise level, (5): >= 0, larger for a wrong score.
 
@@ -259,6 +263,9 @@ def score_test(
         times: strictly decreasing OU times ``(S + 1,)``.
         n: number of pairs at each level.
         drift: `Diffusion` or `ScoreModel` that is tested; ``model`` if None.
+        simulated: makes the step in place of ``drift``, which stays in the formula. For a tested
+            score ``drift`` with the error e, the mean is at any step that of ``drift = model``,
+            ``simulated = drift``, plus ``T dt E|e|^2``.
 
     Returns:
         Nats for each step, ``(S,)``.
@@ -268,7 +275,38 @@ def score_test(
         TypeError: if the model has no density.
     """
     times = _grid(model, times)
-    return _levels(key, model, model if drift is None else drift, times, checks.count(n, "n"))
+    drift = model if drift is None else drift
+    simulated = drift if simulated is None else simulated
+    return _levels(key, model, drift, simulated, times, checks.count(n, "n"))
+
+
+def score_gap(
+    key: Array, model: Diffusion, times: ArrayLike, n: int, *, drift: Any, simulated: Any = None
+) -> Estimate:
+    """Excess of `score_test` over the exact score, on the same states and noise.
+
+    With the error e of ``drift`` it is ``T dt E|e|^2`` plus the gap of ``drift = model``,
+    ``simulated = drift``, exactly at any step. The second is of higher order in dt, but of first
+    order in e, so that at a fixed step it is what remains of a score that is nearly exact.
+
+    Args:
+        key: as in `score_test`.
+        model: whose laws and score are taken as the truth.
+        times: strictly decreasing OU times ``(S + 1,)``.
+        n: number of pairs at each level.
+        drift: `Diffusion` or `ScoreModel` that is tested.
+        simulated: makes the step in place of ``drift``.
+
+    Returns:
+        Nats for each step, ``(S,)``, with the standard error of the difference.
+
+    Raises:
+        ValueError: for atomic data down to 0, other coordinates or wrong times.
+        TypeError: if the model has no density.
+    """
+    times = _grid(model, times)
+    simulated = drift if simulated is None else simulated
+    return _gaps(key, model, drift, simulated, times, checks.count(n, "n"))
 
 
 def rates(key: Array, model: Diffusion, times: ArrayLike, n: int, *, score: Any = None) -> Rates:
@@ -339,6 +377,12 @@ def _square(x: Array) -> Array:
 
 
 @jax.jit
+def _exact_step(key: Array, process: Any, x: Array, s: Array, t: Array) -> Array:
+    factor, variance = processes.transition(process, s, t)
+    return factor * x + jnp.sqrt(variance) * normal(key, x.shape, x.dtype)
+
+
+@jax.jit
 def _paths(
     key: Array, drift: Any, simulated: Any, x: Array, times: Array
 ) -> tuple[Array, tuple[Array, ...]]:
@@ -363,15 +407,37 @@ def _paths(
     return x, sums
 
 
+def _pair(
+    key: Array, model: Diffusion, drift: Any, simulated: Any, t: Array, s: Array, n: int
+) -> Array:
+    """The log ratio (5) of n pairs."""
+    key_start, key_step = jax.random.split(key)
+    x = model.sample(key_start, t, n)
+    end, (_, _, noising) = _paths(key_step, drift, simulated, x, jnp.stack([t, s]).astype(x.dtype))
+    return noising + model.log_density(x, t) - model.log_density(end, s)
+
+
 @partial(jax.jit, static_argnames="n")
-def _levels(key: Array, model: Diffusion, drift: Any, times: Array, n: int) -> Estimate:
+def _levels(
+    key: Array, model: Diffusion, drift: Any, simulated: Any, times: Array, n: int
+) -> Estimate:
     def level(item: tuple[Array, Array, Array]) -> Estimate:
-        i, t, t_next = item
-        key_start, key_step = jax.random.split(jax.random.fold_in(key, i))
-        x = model.sample(key_start, t, n)
-        pair = jnp.stack([t, t_next]).astype(x.dtype)
-        end, (_, _, noising) = _paths(key_step, drift, drift, x, pair)
-        return mean_and_error(noising + model.log_density(x, t) - model.log_density(end, t_next))
+        i, t, s = item
+        key_level = jax.random.fold_in(key, i)
+        return mean_and_error(_pair(key_level, model, drift, simulated, t, s, n))
+
+    return jax.lax.map(level, (jnp.arange(times.shape[0] - 1), times[:-1], times[1:]))
+
+
+@partial(jax.jit, static_argnames="n")
+def _gaps(
+    key: Array, model: Diffusion, drift: Any, simulated: Any, times: Array, n: int
+) -> Estimate:
+    def level(item: tuple[Array, Array, Array]) -> Estimate:
+        i, t, s = item
+        key_level = jax.random.fold_in(key, i)
+        tested = _pair(key_level, model, drift, simulated, t, s, n)
+        return mean_and_error(tested - _pair(key_level, model, model, model, t, s, n))
 
     return jax.lax.map(level, (jnp.arange(times.shape[0] - 1), times[:-1], times[1:]))
 

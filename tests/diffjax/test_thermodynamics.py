@@ -104,6 +104,26 @@ def test_noising_mean_tests_the_score():
     assert np.all(added > 12 * error)
 
 
+def test_gap_is_the_squared_error_and_the_gap_of_the_exact_formula():
+    """At a coarse step, where the second part matters, and for a score that is nearly exact."""
+    times, n = jnp.linspace(0.8, 0.4, 3), 40_000
+    drift, gap = wrong(UNEQUAL, 1.3), partial(thermodynamics.score_gap, KEY, UNEQUAL, times, n)
+    whole = gap(drift=drift)
+    # the exact formula on pairs that the wrong score made, with noise of its own
+    rest = thermodynamics.score_gap(
+        jax.random.key(12), UNEQUAL, times, n, drift=UNEQUAL, simulated=drift
+    )
+    fisher = thermodynamics.rates(jax.random.key(13), UNEQUAL, times[:-1], n).fisher
+    first = 0.7 * 0.2 * 0.09 * np.asarray(fisher.mean)
+    error = np.hypot(np.hypot(whole.error, rest.error), 0.7 * 0.2 * 0.09 * fisher.error)
+    off = (np.asarray(whole.mean) - first - np.asarray(rest.mean)) / error
+    assert np.all(np.abs(off) < 4)
+    assert np.all(np.abs(np.asarray(rest.mean)) > 8 * error)
+    # the same noise: the mean is the difference of two tests of the score
+    tests = [thermodynamics.score_test(KEY, UNEQUAL, times, n, drift=d) for d in (drift, UNEQUAL)]
+    np.testing.assert_allclose(whole.mean, tests[0].mean - tests[1].mean, rtol=1e-9)
+
+
 def test_noising_mean_vanishes_and_production_is_that_of_the_theory():
     model = balanced(1.0, 1.0)
     paths = thermodynamics.path_entropy_production(KEY, model, jnp.linspace(1, 0, 101), 40_000)
