@@ -173,6 +173,7 @@ EXPERIMENTS: dict[str, Entry] = {
         "correlated changes of a random hierarchy: susceptibility and two-point function",
         "2410.13770; 2402.16991",
         "2 min quick, 30 min paper",
+    ),
     "fluctuation_theorem": Entry(
         "integral and detailed fluctuation theorems of forward and generative paths",
         "2405.11932; 1401.4494",
