@@ -25,6 +25,15 @@ with m and the free energy :math:`\psi_+` of the whole memorisation problem
 (`theory.memorisation_rem`); m = 1 above the collapse time, and there
 :math:`V(1) - V_{eq} = f`: a first-order transition at f = 0.
 
+*Finite size.* At given own point and state the slices of the other points have an exact mean. A
+Gaussian point seen through the channel has the posterior mean :math:`e^{-t}\sigma^2x/\Gamma_t` and
+variance :math:`v = \sigma^2\Delta_t/\Gamma_t` per coordinate, so that, with the energy
+:math:`E = |x - e^{-t}a|^2/2\Delta_t` and :math:`\Phi` the normal distribution function,
+
+.. math:: E\sum_{\mu>1,\,q_\mu\in(q_-,q_+)} e^{-E_\mu} = (n-1)\,(\Delta_t/\Gamma_t)^{d/2}
+   e^{-|x|^2/2\Gamma_t}\,\big[\Phi(h_+) - \Phi(h_-)\big], \quad
+   h_\pm = \frac{q_\pm d\sigma^2 - e^{-t}\sigma^2\,x\cdot a_1/\Gamma_t}{\sqrt v\,|a_1|}. \tag{5}
+
 *One dimension.* The version of the figure in the source, see `scalar_potential`.
 
 Source: Yu, Huang 2025 (2405.11932); Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491).
@@ -33,6 +42,7 @@ Source: Yu, Huang 2025 (2405.11932); Biroli, Bonnaire, de Bortoli, Mezard 2024 (
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
 from jax.typing import ArrayLike
 
 from theory import checks
@@ -108,6 +118,59 @@ def random_energy_minimum(
     exists = square >= 0
     edge = jnp.where(exists, jnp.sqrt(jnp.where(square > 0, square, 1)), jnp.nan)
     return RandomEnergyMinimum(tilted / (1 + tilted), -state.free_energy, edge)
+
+
+def random_energy_slice(
+    lower: ArrayLike,
+    upper: ArrayLike,
+    t: ArrayLike,
+    log_n: ArrayLike,
+    dim: ArrayLike,
+    variance: ArrayLike,
+    own_square: ArrayLike,
+    state_square: ArrayLike,
+    product: ArrayLike,
+) -> Array:
+    r"""Logarithm of the mean Boltzmann sum of a slice at given own point and state, by (5).
+
+    The mean is over the n - 1 other Gaussian points, exact at every size. A typical sum falls
+    below it where the slice is condensed.
+
+    Args:
+        lower: lower end of the slice of overlaps; arguments broadcast.
+        upper: upper end, above it.
+        t: OU time, positive.
+        log_n: logarithm of the number of points.
+        dim: number of coordinates.
+        variance: variance per coordinate, positive.
+        own_square: squared norm of the own point, positive.
+        state_square: squared norm of the state.
+        product: scalar product of both.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: derived here.
+    """
+    checks.require_positive("t", t, "the posterior of clean data is a point")
+    checks.require_positive("variance", variance, "pass the variance per coordinate")
+    checks.require_positive("own_square", own_square, "pass the squared norm of the own point")
+    checks.require_size(log_n, dim)
+    lower, upper, t, log_n, dim, variance, own_square, state_square, product = floats(
+        lower, upper, t, log_n, dim, variance, own_square, state_square, product
+    )
+    u, noise = signal_ratio(t, variance), -jnp.expm1(-2 * t)
+    gamma = noise * (1 + u)
+    width = jnp.sqrt(variance / (1 + u) * own_square)
+    middle = jnp.exp(-t) * variance * product / gamma
+    high, low = ((q * dim * variance - middle) / width for q in (upper, lower))
+    # the smaller tails, so that nothing cancels above the mean
+    flip = low > 0
+    high, low = jnp.where(flip, -low, high), jnp.where(flip, -high, low)
+    top, bottom = log_ndtr(high), log_ndtr(low)
+    inside = top + jnp.log1p(-jnp.exp(jnp.minimum(bottom - top, -1e-12)))
+    others = log_n + jnp.log1p(-jnp.exp(-log_n))
+    return others - 0.5 * (dim * jnp.log1p(u) + state_square / gamma) + inside
 
 
 def scalar_potential(q: ArrayLike, t: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Array:
