@@ -154,4 +154,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2410.14398",
         "2 min quick, 1 h paper",
     ),
+    "franz_parisi": Entry(
+        "overlaps of data and posterior samples, exact laws, Franz-Parisi potentials",
+        "2405.11932; 2402.18491",
+        "1 min quick, 20 min paper",
+    ),
 }

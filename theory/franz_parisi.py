@@ -34,6 +34,8 @@ variance :math:`v = \sigma^2\Delta_t/\Gamma_t` per coordinate, so that, with the
    e^{-|x|^2/2\Gamma_t}\,\big[\Phi(h_+) - \Phi(h_-)\big], \quad
    h_\pm = \frac{q_\pm d\sigma^2 - e^{-t}\sigma^2\,x\cdot a_1/\Gamma_t}{\sqrt v\,|a_1|}. \tag{5}
 
+For :math:`e^{-mE}` replace :math:`\Delta_t` by :math:`\Delta_t/m`.
+
 *One dimension.* The version of the figure in the source, see `scalar_potential`.
 
 Source: Yu, Huang 2025 (2405.11932); Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491).
@@ -41,6 +43,7 @@ Source: Yu, Huang 2025 (2405.11932); Biroli, Bonnaire, de Bortoli, Mezard 2024 (
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 from jax.typing import ArrayLike
@@ -130,6 +133,7 @@ def random_energy_slice(
     own_square: ArrayLike,
     state_square: ArrayLike,
     product: ArrayLike,
+    power: ArrayLike = 1.0,
 ) -> Array:
     r"""Logarithm of the mean Boltzmann sum of a slice at given own point and state, by (5).
 
@@ -146,6 +150,7 @@ def random_energy_slice(
         own_square: squared norm of the own point, positive.
         state_square: squared norm of the state.
         product: scalar product of both.
+        power: m of the sum of exp(-m E); 2 gives the fluctuations of the slice.
 
     Raises:
         ValueError: for concrete arguments out of range.
@@ -156,21 +161,10 @@ def random_energy_slice(
     checks.require_positive("variance", variance, "pass the variance per coordinate")
     checks.require_positive("own_square", own_square, "pass the squared norm of the own point")
     checks.require_size(log_n, dim)
-    lower, upper, t, log_n, dim, variance, own_square, state_square, product = floats(
-        lower, upper, t, log_n, dim, variance, own_square, state_square, product
+    checks.require_positive("power", power, "pass the power of the Boltzmann factor")
+    return _slice_sum(
+        *floats(lower, upper, t, log_n, dim, variance, own_square, state_square, product, power)
     )
-    u, noise = signal_ratio(t, variance), -jnp.expm1(-2 * t)
-    gamma = noise * (1 + u)
-    width = jnp.sqrt(variance / (1 + u) * own_square)
-    middle = jnp.exp(-t) * variance * product / gamma
-    high, low = ((q * dim * variance - middle) / width for q in (upper, lower))
-    # the smaller tails, so that nothing cancels above the mean
-    flip = low > 0
-    high, low = jnp.where(flip, -low, high), jnp.where(flip, -high, low)
-    top, bottom = log_ndtr(high), log_ndtr(low)
-    inside = top + jnp.log1p(-jnp.exp(jnp.minimum(bottom - top, -1e-12)))
-    others = log_n + jnp.log1p(-jnp.exp(-log_n))
-    return others - 0.5 * (dim * jnp.log1p(u) + state_square / gamma) + inside
 
 
 def scalar_potential(q: ArrayLike, t: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Array:
@@ -225,6 +219,25 @@ def _slice_value(q: Array, u: Array, alpha: Array) -> Array:
     bracket = entropy - 0.5 * (m * u * (1 - q) ** 2 + jnp.log1p(m * u) + m / (1 + m * u))
     others = jnp.where(entropy >= 0, -bracket / m, jnp.nan)
     return jnp.where(q == 1, jnp.fmin(others, OWN_POTENTIAL), others)
+
+
+@jax.jit
+def _slice_sum(
+    lower: Array, upper: Array, t: Array, log_n: Array, dim: Array, variance: Array,
+    own_square: Array, state_square: Array, product: Array, power: Array,
+) -> Array:  # fmt: skip
+    u, noise = power * signal_ratio(t, variance), -jnp.expm1(-2 * t) / power
+    gamma = noise * (1 + u)
+    width = jnp.sqrt(variance / (1 + u) * own_square)
+    middle = jnp.exp(-t) * variance * product / gamma
+    high, low = ((q * dim * variance - middle) / width for q in (upper, lower))
+    # the smaller tails, so that nothing cancels above the mean
+    flip = low > 0
+    high, low = jnp.where(flip, -low, high), jnp.where(flip, -high, low)
+    top, bottom = log_ndtr(high), log_ndtr(low)
+    inside = top + jnp.log1p(-jnp.exp(jnp.minimum(bottom - top, -1e-12)))
+    others = log_n + jnp.log1p(-jnp.exp(-log_n))
+    return others - 0.5 * (dim * jnp.log1p(u) + state_square / gamma) + inside
 
 
 def _scalar_value(q: Array, t: Array, mean: Array, variance: Array) -> Array:
