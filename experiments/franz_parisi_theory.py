@@ -13,7 +13,7 @@ import theory.collapse
 import theory.curie_weiss
 import theory.franz_parisi
 import theory.overlap
-from experiments.comparison import Comparison, compare
+from experiments.comparison import Comparison, compare, histogram_hazards
 
 FIGURE: dict[str, Any] = {
     "mean": 1.0, "variance": 0.1, "times": (0.1, 1.0),
@@ -21,7 +21,6 @@ FIGURE: dict[str, Any] = {
 }  # fmt: skip
 """The published one-dimensional figure: parameters, and the points that are measured."""
 
-LEAST_COUNT = 20  # expected in a bin of a histogram
 LARGEST_FLUCTUATION = 3.0  # relative variance of a Boltzmann sum whose average is compared
 
 
@@ -51,7 +50,6 @@ def _histogram(family: str, config: Any, measured: dict[str, Any]) -> dict[str, 
     edges = _edges(family, config)
     times = np.asarray(config.magnet_times if family == "magnet" else config.times)
     counts = np.stack([np.histogram(q, edges)[0] for q in measured[f"q_{family}"]])
-    above = np.stack([(q[:, None] >= edges[:-1]).sum(0) for q in measured[f"q_{family}"]])
     below = np.full((len(times), len(edges)), np.nan)
     mean = np.full(len(times), np.nan)
     if family in ("gaussian", "mixture"):
@@ -67,7 +65,7 @@ def _histogram(family: str, config: Any, measured: dict[str, Any]) -> dict[str, 
         agree = theory.curie_weiss.clone_agreement(times, float(config.magnet), config.beta)
         mean = np.asarray(agree * peaks.same + (1 - agree) * peaks.other)
     found = {
-        "edges": edges, "counts": counts, "above": above, "law": below, "theory_mean": mean,
+        "edges": edges, "counts": counts, "law": below, "theory_mean": mean,
         "density": counts / (config.pairs * np.diff(edges)),
     }  # fmt: skip
     if family == "magnet":  # no exact law: the two peaks instead
@@ -168,19 +166,13 @@ def _slices(config: Any, measured: dict[str, Any], edges: np.ndarray) -> dict[st
     }  # fmt: skip
 
 
-def _hazards(family: str, predicted: dict[str, Any], law: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Chance of a bin given that the overlap is not below it: measured, error, expected.
-
-    Counts of a histogram share their sum; these frequencies are uncorrelated with each other.
-    """
-    counts, above = predicted[f"counts_{family}"], predicted[f"above_{family}"]
-    inside, beyond = np.diff(law, axis=1), 1 - law[:, :-1]
-    usable = (inside * above[:, :1] > LEAST_COUNT) & (law[:, 1:] < 1 - 1e-9) & (beyond > 0)
-    hazard = np.where(usable, inside / np.where(beyond > 0, beyond, 1), 0.5)
-    usable &= (above * (1 - hazard) > LEAST_COUNT) & (above * hazard > LEAST_COUNT / 2)
-    error = np.sqrt(hazard * (1 - hazard) / np.maximum(above, 1))
-    kept = [np.where(usable, v, np.nan) for v in (counts / np.maximum(above, 1), error, hazard)]
-    return tuple(v.ravel() for v in kept)
+def _hazards(
+    family: str, measured: dict[str, Any], predicted: dict[str, Any], law: np.ndarray
+) -> list[np.ndarray]:
+    """`histogram_hazards` of all times, joined."""
+    edges = predicted[f"edges_{family}"]
+    rows = [histogram_hazards(q, edges, b) for q, b in zip(measured[f"q_{family}"], law)]
+    return [np.concatenate(parts) for parts in zip(*rows)]
 
 
 def _wrong_laws(config: Any, predicted: dict[str, Any]) -> np.ndarray:
@@ -199,9 +191,9 @@ def comparisons(config: Any, measured: dict[str, Any], predicted: dict[str, Any]
     for family, label in (
         ("gaussian", "Gaussian"), ("mixture", "mixture"), ("spins", "small magnet")
     ):  # fmt: skip
-        values = _hazards(family, predicted, predicted[f"law_{family}"])
+        values = _hazards(family, measured, predicted, predicted[f"law_{family}"])
         found.append(compare(f"histogram of overlaps, {label}", *values))
-    values = _hazards("gaussian", predicted, _wrong_laws(config, predicted))
+    values = _hazards("gaussian", measured, predicted, _wrong_laws(config, predicted))
     found.append(
         compare("histogram of overlaps, by the potential of one state", *values, control=True)
     )

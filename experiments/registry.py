@@ -159,4 +159,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2405.11932; 2402.18491",
         "1 min quick, 20 min paper",
     ),
+    "phase_diagram": Entry(
+        "wells of the generative potential, modes of the noised law, frozen Gibbs measures",
+        "2405.11932; 2402.18491",
+        "1 min quick, 20 min paper",
+    ),
 }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import franz_parisi_theory as theory_part
+from experiments.comparison import histogram_hazards
 
 NAME = "franz_parisi"
 
@@ -21,12 +21,7 @@ def test_hazards_are_uncorrelated_frequencies():
     rng = np.random.default_rng(0)
     edges = np.arange(7) + 0.5
     q = rng.integers(1, 7, 60_000).astype(float)
-    predicted = {
-        "counts_die": np.histogram(q, edges)[0][None],
-        "above_die": (q[:, None] >= edges[:-1]).sum(0)[None],
-    }
-    law = np.linspace(0, 1, 7)[None]
-    value, error, expected = theory_part._hazards("die", predicted, law)
+    value, error, expected = histogram_hazards(q, edges, np.linspace(0, 1, 7))
     np.testing.assert_allclose(expected[:5], 1 / np.arange(6, 1, -1))
     assert np.isnan(expected[5])  # the last one is certain
     assert np.all(np.abs(value - expected)[:5] < 4 * error[:5])
