@@ -9,8 +9,9 @@ the frozen potential, sampled by Hamiltonian Monte Carlo, is a mixture of three 
 p_t.
 
 Traps that the figure shows: U has two wells while p_t has one mode; the flow changes its sign where
-nothing happens, mostly below the dynamic time and for weak centres above it; for variances above 2 the potential is unbounded at early
-times, and the SDE samples the data all the same; exp(-U) is not the law of the process.
+nothing happens, mostly below the dynamic time and for weak centres above it; for variances above 2
+the potential is unbounded at early times, and the SDE samples the data all the same; exp(-U) is not
+the law of the process.
 
 Source: Yu, Huang 2025 (2405.11932); Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491).
 """
