@@ -164,4 +164,9 @@ EXPERIMENTS: dict[str, Entry] = {
         "2405.11932; 2402.18491",
         "1 min quick, 20 min paper",
     ),
+    "optimal_schedule": Entry(
+        "time grids of a sampler: speed limits, metrics, grids trained through the simulator",
+        "1201.3207; 2006.11239",
+        "1 min quick, 20 min paper",
+    ),
 }
