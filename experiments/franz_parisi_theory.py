@@ -77,7 +77,7 @@ def _one_dimension() -> dict[str, Any]:
     """Scalar potential at the measured points and on a fine grid, and its second minimum."""
     mean, variance = FIGURE["mean"], FIGURE["variance"]
     times, q = np.asarray(FIGURE["times"]), np.asarray(FIGURE["q"])
-    fine = np.linspace(0.2, 2.45, 91) ** 2
+    fine = np.linspace(0.2, 2.45, 61) ** 2
     grid = np.concatenate([q, q**2, fine])  # q taken for a distance is the control
     value = np.asarray(theory.franz_parisi.scalar_potential(grid, times[:, None], mean, variance))
     return {
@@ -96,7 +96,7 @@ def second_minimum_times() -> tuple[float, float]:
     of q less log(2 sqrt(q)), the Jacobian.
     """
     mean, variance = FIGURE["mean"], FIGURE["variance"]
-    q = np.linspace(1.5, 4.5, 41)
+    q = np.linspace(1.5, 3.3, 25)
 
     times = np.array([0.209, 0.212, 0.215, 0.178, 0.18, 0.182])
     value = theory.franz_parisi.scalar_potential(q, times[:, None], mean, variance)

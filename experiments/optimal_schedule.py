@@ -5,8 +5,8 @@ transport distance over the time (speed limit), and a schedule of constant speed
 is found in closed form and by gradient descent. A sampler of few steps has another metric: with a
 denoiser that is fixed in each step, the divergence of the exact path is the error of a Riemann sum
 of mmse, and the steps should be of equal length in the metric of its slope. Grids are trained by
-Adam through the simulator itself, on that divergence and on the transport distance of the samples,
-and judged on other random numbers beside uniform, cosine and log-snr grids. The reversed optimum is
+Adam through the simulator: on that divergence, measured by exact paths, and through the sampler on
+the transport distance of its samples. They are judged on other random numbers beside uniform, cosine and log-snr grids. The reversed optimum is
 the control. Where classes are far apart, derivatives of samples have heavy tails (paths close to
 the boundary between the classes), and only the divergence can be trained on.
 
@@ -33,7 +33,7 @@ from diffjax.observables.discretisation import path_divergence
 from experiments.command_line import option
 from experiments.comparison import Comparison, compare
 from experiments.optimal_schedule_figure import draw
-from experiments.optimal_schedule_theory import descended, equal_length, laws, predictions
+from experiments.optimal_schedule_theory import Laws, descended, equal_length, predictions
 from experiments.session import Curves, Report, Session
 from experiments.style import number
 
@@ -231,7 +231,7 @@ def _trainings(
 
 def _judgements(key: jax.Array, grids: np.ndarray, config: Config, progress: Any) -> Curves:
     """Divergence, squared transport distance, second moment, error: ``(grid, seed, 4)``."""
-    quantiles = jnp.asarray(laws(config).target_quantiles(config.samples), config.dtype)
+    quantiles = jnp.asarray(Laws(config).target_quantiles(config.samples), config.dtype)
     found = []
     for i, grid in enumerate(grids):
         keys = jax.random.split(jax.random.fold_in(key, i), config.seeds)
@@ -360,13 +360,13 @@ def _finding(
 
     by_distance = min(BASELINES, key=lambda name: rows[name]["distance"])
     return (
-        f"With {config.steps} steps a grid trained through the sampler has the divergence "
+        f"With {config.steps} steps a grid trained by gradient on exact paths has the divergence "
         f"{text(TRAINED[0], 'divergence')} nats on unseen noise, the least possible being "
         f"{predicted['least']:.3f}, steps of equal length in the sampler's own metric "
         f"{text('constant sampler speed', 'divergence')}, an even log snr "
         f"{text('uniform log snr', 'divergence')} and a constant transport speed, optimal for the "
-        f"entropy production, {text('constant transport speed', 'divergence')}; trained on the "
-        f"transport distance it comes to {text(TRAINED[1], 'distance')} squared from the data law, "
+        f"entropy production, {text('constant transport speed', 'divergence')}; trained through "
+        f"the sampler on the transport distance it comes to {text(TRAINED[1], 'distance')} squared from the data law, "
         f"against {text(by_distance, 'distance')} for the best other grid ({by_distance}) and "
         f"{text(TRAINED[2], 'distance')} reversed; measured divergences follow the Riemann sum of "
         f"mmse (reduced chi-square {found[0].chi_square:.2f})."

@@ -16,11 +16,11 @@ from scipy.special import expit, ndtr
 import theory.speed_limit
 import theory.thermodynamics
 
-_CELLS = 1601
+_CELLS = 1201
 _LEVELS = 4001
 
 
-class laws:  # noqa: N801 - a namespace of the closed forms of one mixture
+class Laws:
     """Closed forms of a mixture in numpy, which share no code with the simulator."""
 
     def __init__(self, config: Any) -> None:
@@ -56,14 +56,19 @@ class laws:  # noqa: N801 - a namespace of the closed forms of one mixture
 
 def equal_length(config: Any) -> list[np.ndarray]:
     """Increasing grids of constant transport speed and of constant speed of the sampler."""
-    found = []
-    for speed in (theory.speed_limit.production_speed, theory.speed_limit.sampler_speed):
-        of_time = partial(speed, mean=config.mean, variance=config.variance)
-        ends = (config.t_min, config.t_max)
-        found.append(
-            np.asarray(theory.speed_limit.equal_length_times(of_time, *ends, config.steps))
-        )
-    return found
+    return [
+        _equal_length(speed, config.mean, config.variance, config.t_min, config.t_max, config.steps)
+        for speed in (theory.speed_limit.production_speed, theory.speed_limit.sampler_speed)
+    ]
+
+
+def _equal_length(
+    speed: Any, mean: float, variance: float, low: float, high: float, pieces: int
+) -> Any:
+    """Times of equal length, compiled as a whole."""
+    of_time = partial(speed, mean=mean, variance=variance)
+    times = jax.jit(lambda ends: theory.speed_limit.equal_length_times(of_time, *ends, pieces))
+    return np.asarray(times(jnp.asarray([low, high])))
 
 
 def sampled_law(config: Any, grid: np.ndarray) -> tuple[float, float, float]:
@@ -71,7 +76,7 @@ def sampled_law(config: Any, grid: np.ndarray) -> tuple[float, float, float]:
 
     The kernels of the ancestral sampler are integrated over a grid of states from step to step.
     """
-    law = laws(config)
+    law = Laws(config)
     edge = law.mean + 9 * max(1.0, math.sqrt(law.variance))
     edge = min(edge, 6.5)
     x = np.linspace(-edge, edge, _CELLS)
@@ -83,13 +88,15 @@ def sampled_law(config: Any, grid: np.ndarray) -> tuple[float, float, float]:
         mean = scale_s * lost * law.denoiser(x, t)
         mean = mean + math.exp(s - t) * noise_s / noise_t * x
         variance = noise_s * lost
-        kernel = np.exp(-((x[:, None] - mean) ** 2) / (2 * variance))
-        density = kernel @ density * width / math.sqrt(2 * math.pi * variance)
+        # the law is even, so that half of it is enough
+        kernel = np.exp(-((x[: _CELLS // 2 + 1, None] - mean) ** 2) / (2 * variance))
+        half = kernel @ density * width / math.sqrt(2 * math.pi * variance)
+        density = np.concatenate([half, half[-2::-1]])
     mass = density * width
     second, fourth = mass @ x**2, mass @ x**4
-    half = np.cumsum(mass) - 0.5 * mass
+    middle = np.cumsum(mass) - 0.5 * mass
     above = x >= 0
-    below = 2 * half[above] - 1
+    below = 2 * middle[above] - 1
     kept = np.concatenate([[True], np.diff(below) > 0])
     levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
     quantiles = np.interp(levels, below[kept], x[above][kept])
@@ -107,10 +114,10 @@ def predictions(config: Any, grids: np.ndarray, times: np.ndarray) -> dict[str, 
     # control: the denoiser of the end of each step instead of its start
     wrong = exact - 0.5 * np.sum((mmse[:, :-1] - mmse[:, 1:]) * np.diff(snr, axis=1), axis=1)
     found = np.asarray([sampled_law(config, grid) for grid in grids])
-    law = laws(config)
+    law = Laws(config)
     scale, _, gamma = law.channel(config.t_min)
     speed = partial(theory.speed_limit.production_speed, mean=mean, variance=variance)
-    shown = np.geomspace(times[0], times[-1], 40)
+    shown = np.geomspace(times[0], times[-1], 30)
     length = jax.jit(jax.vmap(lambda t: theory.speed_limit.path_length(speed, 1e-7, t)))(shown)
     transport = theory.speed_limit.noised_transport_distance(shown, mean, variance)
     every = np.geomspace(config.t_min, config.t_max, 200)
@@ -153,39 +160,43 @@ def descended(config: Any) -> dict[str, Any]:
         return theory.speed_limit.schedule_action(in_time(logits), mean, variance)
 
     logits, value = _descend(action, config.pieces)
-    speeds = [
+    transport, sampler = (
         partial(speed, mean=mean, variance=variance)
         for speed in (theory.speed_limit.production_speed, theory.speed_limit.sampler_speed)
-    ]
-    lengths = [float(theory.speed_limit.path_length(speed, *ends)) for speed in speeds]
-    equal = np.asarray(theory.speed_limit.equal_length_times(speeds[0], *ends, config.pieces))
-    at_equal = theory.speed_limit.schedule_action(equal, mean, variance)
-    times = np.asarray(in_time(logits))
-    along = jax.vmap(lambda t: theory.speed_limit.path_length(speeds[0], ends[0], t))(times[1:])
+    )
+    equal = _equal_length(theory.speed_limit.production_speed, mean, variance, *ends, config.pieces)
+    length = theory.speed_limit.path_length
+
+    @jax.jit
+    def lengths(logits: jax.Array) -> tuple[jax.Array, ...]:
+        times = in_time(logits)
+        along = jax.vmap(lambda t: length(transport, ends[0], t))(times[1:])
+        both = theory.speed_limit.schedule_action(equal, mean, variance), action(0 * logits)
+        return times, along, length(sampler, *ends), *both
+
+    times, along, of_sampler, at_equal, at_even = map(np.asarray, lengths(logits))
     even = np.arange(1, config.pieces + 1) / config.pieces
+    square = float(along[-1]) ** 2
     return {
-        "least": least, "leading": lengths[1] ** 2 / (4 * config.steps),
-        "action": value / lengths[0] ** 2, "action_equal": float(at_equal) / lengths[0] ** 2,
-        "action_uniform": float(action(jnp.zeros(config.pieces))) / lengths[0] ** 2,
-        "action_distance": float(np.abs(np.asarray(along) / lengths[0] - even).max()),
+        "least": least, "leading": float(of_sampler) ** 2 / (4 * config.steps),
+        "action": value / square, "action_equal": float(at_equal) / square,
+        "action_uniform": float(at_even) / square,
+        "action_distance": float(np.abs(along / along[-1] - even).max()),
         "action_times": times, "equal_times": equal,
     }  # fmt: skip
 
 
-def _descend(loss: Any, size: int, updates: int = 150) -> tuple[np.ndarray, float]:
-    """Optimum of a deterministic loss of free increments by L-BFGS, from equal ones."""
-    optimiser = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
+def _descend(loss: Any, size: int, updates: int = 4000) -> tuple[np.ndarray, float]:
+    """Optimum of a deterministic loss of free increments by Adam, from equal ones."""
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.05, updates))
 
     def update(carry: Any, _: Any) -> Any:
         values, state = carry
-        value, gradient = value_and_grad(values, state=state)
-        change, state = optimiser.update(
-            gradient, state, values, value=value, grad=gradient, value_fn=loss
-        )
-        return (optax.apply_updates(values, change), state), None
+        value, gradient = jax.value_and_grad(loss)(values)
+        change, state = optimiser.update(gradient, state)
+        return (optax.apply_updates(values, change), state), value
 
     start = jnp.zeros(size)
     carry = (start, optimiser.init(start))
-    (values, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, length=updates))(carry)
-    return values, float(loss(values))
+    (values, _), history = jax.jit(lambda c: jax.lax.scan(update, c, length=updates))(carry)
+    return values, float(history[-1])

@@ -104,7 +104,12 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+SLOW = ("divergence", "distribution", "variance")  # to compile
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FUNCTIONS]
+)
 def test_derivatives_batches_and_dtype(name, strict):
     function, arguments = FUNCTIONS[name]
     vector = np.asarray(arguments)

@@ -74,6 +74,7 @@ def test_divergence_of_a_gaussian_path():
     assert float(found) == pytest.approx(want, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_divergence_of_many_steps_is_its_metric():
     speed = partial(speed_limit.sampler_speed, mean=MEAN, variance=VARIANCE)
     length = float(speed_limit.path_length(speed, 0.01, 2.0))
@@ -94,7 +95,7 @@ def descended(low, high, pieces):
     def action(logits):
         return speed_limit.schedule_action(times_of(logits), MEAN, VARIANCE)
 
-    optimiser = optax.adam(optax.cosine_decay_schedule(0.1, 600))
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.1, 400))
 
     def update(carry, _):
         logits, state = carry
@@ -102,7 +103,7 @@ def descended(low, high, pieces):
         return (optax.apply_updates(logits, change), state), None
 
     start = jnp.zeros(pieces)
-    (logits, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, length=600))(
+    (logits, _), _ = jax.jit(lambda c: jax.lax.scan(update, c, length=400))(
         (start, optimiser.init(start))
     )
     return np.asarray(times_of(logits)), float(action(logits)), float(action(start))
@@ -114,17 +115,17 @@ def test_constant_speed_is_the_optimum_of_gradient_descent():
     low, high = 0.01, 1.5
     least = float(speed_limit.path_length(speed, low, high)) ** 2
     distance, excess = [], []
-    for pieces in (8, 32):
+    for pieces in (8, 24):
         equal = np.asarray(speed_limit.equal_length_times(speed, low, high, pieces))
         times, best, first = descended(low, high, pieces)
         distance.append(np.abs(times - equal).max())
         excess.append(best / least - 1)
         assert least < best <= float(speed_limit.schedule_action(equal, MEAN, VARIANCE))
         assert first > 1.2 * best
-    assert distance[1] < 5e-3 * high
-    assert distance[0] / distance[1] > 5  # 16 in the limit
-    assert excess[0] / excess[1] > 10
-    assert excess[1] < 2e-3
+    assert distance[1] < 1e-2 * high
+    assert distance[0] / distance[1] > 3.5  # 9 in the limit
+    assert excess[0] / excess[1] > 6
+    assert excess[1] < 4e-3
 
 
 FUNCTIONS = {
@@ -154,7 +155,7 @@ FUNCTIONS = {
         (0.1, 0.9, MEAN),
     ),
 }
-SLOW = ("transport", "noised", "sampler_speed", "divergence", "length", "action")  # to compile
+SLOW = set(FUNCTIONS) - {"mmse", "equal"}  # to compile
 
 
 @pytest.mark.parametrize(
