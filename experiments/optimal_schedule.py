@@ -6,9 +6,10 @@ is found in closed form and by gradient descent. A sampler of few steps has anot
 denoiser that is fixed in each step, the divergence of the exact path is the error of a Riemann sum
 of mmse, and the steps should be of equal length in the metric of its slope. Grids are trained by
 Adam through the simulator: on that divergence, measured by exact paths, and through the sampler on
-the transport distance of its samples. They are judged on other random numbers beside uniform, cosine and log-snr grids. The reversed optimum is
-the control. Where classes are far apart, derivatives of samples have heavy tails (paths close to
-the boundary between the classes), and only the divergence can be trained on.
+the transport distance of its samples. They are judged on other random numbers beside uniform,
+cosine and log-snr grids. The reversed optimum is the control. Where classes are far apart,
+derivatives of samples have heavy tails (paths close to the boundary between the classes), and only
+the divergence can be trained on.
 
 Source: Aurell et al. 2012 (1201.3207) for the speed limit; Ho, Jain, Abbeel 2020 (2006.11239) and
 Guo, Shamai, Verdu 2005 (cs/0412108) for the sampler; the optimisation is made here.
@@ -366,8 +367,9 @@ def _finding(
         f"{text('constant sampler speed', 'divergence')}, an even log snr "
         f"{text('uniform log snr', 'divergence')} and a constant transport speed, optimal for the "
         f"entropy production, {text('constant transport speed', 'divergence')}; trained through "
-        f"the sampler on the transport distance it comes to {text(TRAINED[1], 'distance')} squared from the data law, "
-        f"against {text(by_distance, 'distance')} for the best other grid ({by_distance}) and "
+        f"the sampler on the transport distance it comes to {text(TRAINED[1], 'distance')} squared "
+        f"from the data law, against {text(by_distance, 'distance')} for the best other grid "
+        f"({by_distance}) and "
         f"{text(TRAINED[2], 'distance')} reversed; measured divergences follow the Riemann sum of "
         f"mmse (reduced chi-square {found[0].chi_square:.2f})."
     )
