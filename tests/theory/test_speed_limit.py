@@ -179,7 +179,7 @@ def test_derivatives_batches_and_dtype(name, strict):
     np.testing.assert_allclose(slope, numeric, atol=1e-6 * (1 + np.abs(numeric).max()))
     assert float(batch[0]) == pytest.approx(float(function(*arguments)), rel=1e-10)
     single = jax.eval_shape(function, *(a.astype(jnp.float32) for a in arguments))
-    assert single.dtype == (jnp.float32 if name != "length" else single.dtype)
+    assert single.dtype == jnp.float32
 
 
 def test_information_of_the_divergence_is_the_integral_of_mmse():
