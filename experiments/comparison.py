@@ -120,3 +120,30 @@ def compare(
         float(np.max(np.abs(values[used] - expected[used]))),
         control,
     )
+
+
+def histogram_hazards(
+    samples: Any, edges: Any, below: Any, least: float = 20.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chance of a bin given that the sample is not below it: measured, error, expected.
+
+    The counts of a histogram share their sum; these frequencies are uncorrelated with each other,
+    as `compare` wants them. NaN where too few samples are expected.
+
+    Args:
+        samples: independent samples, of any shape.
+        edges: increasing ends of the bins, ``(K + 1,)``.
+        below: expected distribution function at the edges, ``(K + 1,)``.
+        least: smallest number of samples in a bin, and beyond it, that is used.
+    """
+    values, edges, law = (np.asarray(a, np.float64) for a in (samples, edges, below))
+    values = np.sort(values.ravel())
+    above = values.size - np.searchsorted(values, edges)
+    counts, beyond, inside = -np.diff(above), 1 - law[:-1], np.diff(law)
+    hazard = np.where(beyond > 0, inside / np.where(beyond > 0, beyond, 1), 0.5)
+    usable = (inside * values.size > least) & ((1 - law[1:]) * values.size > least)
+    usable &= above[:-1] > 0
+    error = np.sqrt(np.clip(hazard * (1 - hazard), 0, None) / np.maximum(above[:-1], 1))
+    measured = counts / np.maximum(above[:-1], 1)
+    kept = [np.where(usable, v, np.nan) for v in (measured, error, hazard)]
+    return kept[0], kept[1], kept[2]

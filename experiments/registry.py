@@ -188,5 +188,19 @@ EXPERIMENTS: dict[str, Entry] = {
         "a trained score tested by the entropy of its paths against those of the noising chain",
         "2405.11932; 2006.11239",
         "1 min quick, 30 min paper",
+    "franz_parisi": Entry(
+        "overlaps of data and posterior samples, exact laws, Franz-Parisi potentials",
+        "2405.11932; 2402.18491",
+        "1 min quick, 20 min paper",
+    ),
+    "phase_diagram": Entry(
+        "wells of the generative potential, modes of the noised law, frozen Gibbs measures",
+        "2405.11932; 2402.18491",
+        "1 min quick, 20 min paper",
+    ),
+    "optimal_schedule": Entry(
+        "time grids of a sampler: speed limits, metrics, grids trained through the simulator",
+        "1201.3207; 2006.11239",
+        "1 min quick, 20 min paper",
     ),
 }

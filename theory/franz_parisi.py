@@ -25,6 +25,17 @@ with m and the free energy :math:`\psi_+` of the whole memorisation problem
 (`theory.memorisation_rem`); m = 1 above the collapse time, and there
 :math:`V(1) - V_{eq} = f`: a first-order transition at f = 0.
 
+*Finite size.* At given own point and state the slices of the other points have an exact mean. A
+Gaussian point seen through the channel has the posterior mean :math:`e^{-t}\sigma^2x/\Gamma_t` and
+variance :math:`v = \sigma^2\Delta_t/\Gamma_t` per coordinate, so that, with the energy
+:math:`E = |x - e^{-t}a|^2/2\Delta_t` and :math:`\Phi` the normal distribution function,
+
+.. math:: E\sum_{\mu>1,\,q_\mu\in(q_-,q_+)} e^{-E_\mu} = (n-1)\,(\Delta_t/\Gamma_t)^{d/2}
+   e^{-|x|^2/2\Gamma_t}\,\big[\Phi(h_+) - \Phi(h_-)\big], \quad
+   h_\pm = \frac{q_\pm d\sigma^2 - e^{-t}\sigma^2\,x\cdot a_1/\Gamma_t}{\sqrt v\,|a_1|}. \tag{5}
+
+For :math:`e^{-mE}` replace :math:`\Delta_t` by :math:`\Delta_t/m`.
+
 *One dimension.* The version of the figure in the source, see `scalar_potential`.
 
 Source: Yu, Huang 2025 (2405.11932); Biroli, Bonnaire, de Bortoli, Mezard 2024 (2402.18491).
@@ -32,7 +43,9 @@ Source: Yu, Huang 2025 (2405.11932); Biroli, Bonnaire, de Bortoli, Mezard 2024 (
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
 from jax.typing import ArrayLike
 
 from theory import checks
@@ -110,6 +123,50 @@ def random_energy_minimum(
     return RandomEnergyMinimum(tilted / (1 + tilted), -state.free_energy, edge)
 
 
+def random_energy_slice(
+    lower: ArrayLike,
+    upper: ArrayLike,
+    t: ArrayLike,
+    log_n: ArrayLike,
+    dim: ArrayLike,
+    variance: ArrayLike,
+    own_square: ArrayLike,
+    state_square: ArrayLike,
+    product: ArrayLike,
+    power: ArrayLike = 1.0,
+) -> Array:
+    r"""Logarithm of the mean Boltzmann sum of a slice at given own point and state, by (5).
+
+    The mean is over the n - 1 other Gaussian points, exact at every size. A typical sum falls
+    below it where the slice is condensed.
+
+    Args:
+        lower: lower end of the slice of overlaps; arguments broadcast.
+        upper: upper end, above it.
+        t: OU time, positive.
+        log_n: logarithm of the number of points.
+        dim: number of coordinates.
+        variance: variance per coordinate, positive.
+        own_square: squared norm of the own point, positive.
+        state_square: squared norm of the state.
+        product: scalar product of both.
+        power: m of the sum of exp(-m E); 2 gives the fluctuations of the slice.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
+
+    Source: derived here.
+    """
+    checks.require_positive("t", t, "the posterior of clean data is a point")
+    checks.require_positive("variance", variance, "pass the variance per coordinate")
+    checks.require_positive("own_square", own_square, "pass the squared norm of the own point")
+    checks.require_size(log_n, dim)
+    checks.require_positive("power", power, "pass the power of the Boltzmann factor")
+    return _slice_sum(
+        *floats(lower, upper, t, log_n, dim, variance, own_square, state_square, product, power)
+    )
+
+
 def scalar_potential(q: ArrayLike, t: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Array:
     r"""One-dimensional potential of two balanced Gaussians at the squared distance q.
 
@@ -162,6 +219,25 @@ def _slice_value(q: Array, u: Array, alpha: Array) -> Array:
     bracket = entropy - 0.5 * (m * u * (1 - q) ** 2 + jnp.log1p(m * u) + m / (1 + m * u))
     others = jnp.where(entropy >= 0, -bracket / m, jnp.nan)
     return jnp.where(q == 1, jnp.fmin(others, OWN_POTENTIAL), others)
+
+
+@jax.jit
+def _slice_sum(
+    lower: Array, upper: Array, t: Array, log_n: Array, dim: Array, variance: Array,
+    own_square: Array, state_square: Array, product: Array, power: Array,
+) -> Array:  # fmt: skip
+    u, noise = power * signal_ratio(t, variance), -jnp.expm1(-2 * t) / power
+    gamma = noise * (1 + u)
+    width = jnp.sqrt(variance / (1 + u) * own_square)
+    middle = jnp.exp(-t) * variance * product / gamma
+    high, low = ((q * dim * variance - middle) / width for q in (upper, lower))
+    # the smaller tails, so that nothing cancels above the mean
+    flip = low > 0
+    high, low = jnp.where(flip, -low, high), jnp.where(flip, -high, low)
+    top, bottom = log_ndtr(high), log_ndtr(low)
+    inside = top + jnp.log1p(-jnp.exp(jnp.minimum(bottom - top, -1e-12)))
+    others = log_n + jnp.log1p(-jnp.exp(-log_n))
+    return others - 0.5 * (dim * jnp.log1p(u) + state_square / gamma) + inside
 
 
 def _scalar_value(q: Array, t: Array, mean: Array, variance: Array) -> Array:
