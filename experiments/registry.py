@@ -188,6 +188,7 @@ EXPERIMENTS: dict[str, Entry] = {
         "a trained score tested by the entropy of its paths against those of the noising chain",
         "2405.11932; 2006.11239",
         "1 min quick, 30 min paper",
+    ),
     "franz_parisi": Entry(
         "overlaps of data and posterior samples, exact laws, Franz-Parisi potentials",
         "2405.11932; 2402.18491",
