@@ -143,6 +143,7 @@ def test_every_point_twice_changes_an_energy_by_a_constant():
     np.testing.assert_array_equal(found.label[::2], found.label[1::2])
 
 
+@pytest.mark.slow
 def test_energy_gradient_and_hessian():
     v, y = 0.4, jnp.asarray(UNEVEN + 0.2)
     model, t = diffusion(UNEVEN, COLD), ou_time(0.4, 0.6)

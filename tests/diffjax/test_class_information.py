@@ -126,6 +126,7 @@ def test_pairs(both):
         assert np.all(np.diagonal(estimate.mean, axis1=1, axis2=2) == 0)
 
 
+@pytest.mark.slow
 def test_partitions_and_the_chain_rule():
     """Groups {0, 2} and {1}, against merging the components into classes from the start."""
     groups = np.array([1, 0, 1])

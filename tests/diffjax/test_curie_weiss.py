@@ -78,6 +78,7 @@ def test_against_enumeration(beta, field):
     np.testing.assert_allclose(data.class_weights, np.exp(log_p) @ share, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_class_alone():
     c = 1
     data = curie_weiss(D, 1.5, -0.08)

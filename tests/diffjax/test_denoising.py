@@ -52,6 +52,7 @@ def test_loss_of_a_linear_denoiser():
     np.testing.assert_allclose(found.noise_loss.error, ratio * found.mmse.error, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_loss_does_not_depend_on_the_coordinates_of_the_process():
     data = gaussian_mixture([0.3, 0.7], [[1.0, 2.0], [0.0, -1.0]], 0.4)
     points = np.asarray(data.sample(KEY, 300))
@@ -99,6 +100,7 @@ def test_empirical_denoiser_has_a_gap():
     )
 
 
+@pytest.mark.slow
 def test_class_loss_is_a_difference_of_losses():
     data = gaussian_mixture([0.3, 0.7], [[1.0, 2.0], [0.0, -1.0]], [0.4, 1.3])
     rng = np.random.default_rng(2)

@@ -172,6 +172,7 @@ def test_control_shares_the_states_and_participation_is_that_of_the_weights():
         geometry.controlled_spectrum(cloud, Diffusion(hypersphere(3, 1.0), OU), x, 0.3)
 
 
+@pytest.mark.slow
 def test_probes_are_exact_for_a_linear_score_and_lanczos_for_a_full_space():
     variances = np.array([1.3, 0.6, 0.6, 0.2, 0.05])
     mean = np.full((1, 5), 0.7)

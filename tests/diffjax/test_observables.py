@@ -133,6 +133,7 @@ def test_simulated_phi_of_classes_with_different_covariances():
     assert abs(found.mean[0] - 0.8177) < 4 * np.hypot(found.error[0], 0.0011)
 
 
+@pytest.mark.slow
 def test_phi_of_a_cloud_has_its_limits():
     points = np.random.default_rng(3).normal(size=(20, 3))
     diffusion = Diffusion(point_cloud(points, [0] * 5 + [1] * 15), OU)

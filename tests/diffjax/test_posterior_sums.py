@@ -163,6 +163,7 @@ def test_leave_one_out_of_a_single_point():
     np.testing.assert_array_equal(got.log_others, -np.inf)
 
 
+@pytest.mark.slow
 def test_values_and_no_values():
     points, x, scale, std, _ = cloud(6)
     blocks = point_blocks(points, chunk=128)
