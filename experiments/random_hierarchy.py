@@ -62,8 +62,9 @@ class Config:
     strings: int = option(64, "strings of each grammar, depth and noise")
     members: int = option(48, "population of the theory for each symbol")
     pools: int = option(3, "independent populations of the theory for each grammar")
-    deep: int = option(20, "depth at which the theory locates the transition")
+    deep: int = option(14, "depth at which the theory locates the transition")
     deep_grammars: int = option(64, "random grammars of that depth")
+    deep_members: int = option(400, "their population for each symbol")
     chain_depth: int = option(3, "depth of the grammar of the backward SDE")
     chains: int = option(4000, "backward trajectories")
     seed: int = option(0, "seed of every random number")
@@ -73,10 +74,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "test": {
         "symbols": 10, "synonyms": 3, "depths": (2, 4), "masking": (0.42, 0.72),
         "corruption": (0.24, 0.48), "gaussian": (0.11, 0.22), "noises": 4, "grammars": 8,
-        "strings": 64, "deep": 8, "deep_grammars": 8, "chain_depth": 2, "chains": 1000,
+        "strings": 64, "deep": 8, "deep_grammars": 8, "deep_members": 48,
+        "chain_depth": 2, "chains": 1000,
     },
     "quick": {"noises": 5, "grammars": 12, "strings": 40, "pools": 2, "deep_grammars": 24,
-              "deep": 16, "chains": 1500},
+              "deep": 10, "deep_members": 96, "chains": 1500},
     "paper": {},
 }  # fmt: skip
 

@@ -100,7 +100,7 @@ def _process(axis: Any, config: Any, measured: dict, predicted: dict, summary: d
         xlabel=r"$\epsilon$", ylabel="class unchanged, belief", ylim=(0, 1.02),
         title="the map's threshold is no channel's",
     )  # fmt: skip
-    axis.legend(fontsize=8, loc="center", bbox_to_anchor=(0.47, 0.45))
+    axis.legend(fontsize=8, loc="center", bbox_to_anchor=(0.47, 0.2))
 
 
 def _chain(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
@@ -119,6 +119,6 @@ def _chain(axis: Any, config: Any, measured: dict, predicted: dict) -> None:
     axis.set_xscale("log")
     axis.set(
         xlabel="Ornstein-Uhlenbeck time $t$ (leftmost: 0)", ylabel="share of trajectories",
-        ylim=(-0.02, 1.05), title=f"backward SDE, L = {config.chain_depth}",
+        ylim=(-0.02, 1.19), title=f"backward SDE, L = {config.chain_depth}",
     )  # fmt: skip
-    axis.legend(fontsize=8, loc="center right")
+    axis.legend(fontsize=8, loc="upper right")

@@ -30,16 +30,19 @@ def report(config: Any, measured: dict[str, Any], predicted: dict[str, Any]) -> 
     for channel in REAL:
         value, error = crossing(config, measured, channel, shallow, deep)
         mean, spread = predicted[f"transition_{channel}"]
+        same = theory_crossing(config, measured, predicted, channel, shallow, deep)
         summary[channel] = {
             "crossing": value, "crossing_error": error, "depths": [shallow, deep],
+            "crossing_of_populations": same,
             "transition": mean, "transition_error": spread,
             "published_crossing": PUBLISHED[channel] if is_published(config) else None,
         }  # fmt: skip
         rows.append(
             (
                 NAMES[channel],
-                f"L = {shallow} and {deep} cross at {number(value, error)}, deep random "
-                f"hierarchies lose the class at {number(mean, spread)}",
+                f"L = {shallow} and {deep} cross at {number(value, error)}, populations of the "
+                f"same grammars at {number(same)}; deep random hierarchies lose the class at "
+                f"{number(mean, spread)}",
             )
         )
     epsilon = summary["map_threshold_noise"]
@@ -170,6 +173,15 @@ def crossing(
     draws = [gap[:, rng.integers(0, grammars, grammars)].mean(1) for _ in range(BOOTSTRAPS)]
     roots = np.array([_root(grid, d) for d in draws])
     return _root(grid, gap.mean(1)), float(np.nanstd(roots))
+
+
+def theory_crossing(
+    config: Any, measured: dict, predicted: dict, channel: str, shallow: int, deep: int
+) -> float:
+    """The same noise for the populations given the grammars."""
+    curves = predicted[f"beliefs_{channel}"].mean((0, 2))  # (noises, L + 1), leaves first
+    grid = measured[f"noise_{channel}_L{deep}"]
+    return _root(grid, curves[:, deep] - curves[:, shallow])
 
 
 def _root(grid: np.ndarray, gap: np.ndarray) -> float:

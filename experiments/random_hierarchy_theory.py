@@ -16,6 +16,7 @@ from theory import hierarchy_population as population
 CHANNELS = ("masking", "corruption", "gaussian", "process")
 REAL = CHANNELS[:3]
 BRANCHING = 2
+BISECTIONS = 9
 WIDER = 2.5  # bracket of the transition in widths of the range of noises
 
 
@@ -41,7 +42,7 @@ def predict(config: Any, measured: dict[str, Any]) -> dict[str, Any]:
         )
         found = population.transition(
             jax.random.fold_in(key, 1), leaves, _bracket(grid), config.deep, *sizes,
-            grammars=config.deep_grammars, size=config.members,
+            grammars=config.deep_grammars, size=config.deep_members, bisections=BISECTIONS,
         )  # fmt: skip
         predicted[f"transition_{channel}"] = np.array([found.mean, found.error], np.float64)
         predicted[f"transitions_{channel}"] = np.asarray(found.noise)

@@ -15,9 +15,11 @@ can be followed to depths at which their :math:`s^L` leaves could not be stored.
 
 The belief in the true class is :math:`\nu(a)` at the root, and by Nishimori's identity also the
 probability that noising a datum and drawing a posterior sample leaves its class unchanged. Deep
-in the tree it goes to 1 or to 1/v. The noise that separates the two differs from grammar to
-grammar by what its lowest levels happen to be; its mean is the transition of the ensemble. The
-beliefs of two depths, averaged over grammars, cross near it.
+in the tree it goes to 1 or to 1/v. The noise that separates the two differs a little from grammar
+to grammar, and its mean is the transition of the ensemble; the beliefs of two depths, averaged
+over grammars, cross near it. A small population fluctuates like an imperfect choice of noise at
+its leaves, which widens the spread between grammars but hardly moves the mean: for 32 symbols, 8
+synonyms and masking the spread is .02 with 48 members for each symbol, and .005 with 1920.
 
 Leaves. :math:`\nu_L(c) \propto P(\text{seen} | c)`:
 
@@ -50,7 +52,8 @@ class Transition(NamedTuple):
     """Noise at which the class of a deep hierarchy is lost."""
 
     noise: Array
-    """Of each grammar, shape (grammars,); NaN where it is not inside the bracket."""
+    """Of each grammar, shape (grammars,); NaN where it is not inside the bracket. The spread is
+    that of the grammars and of finite populations together."""
     mean: Array
     """Mean over grammars."""
     error: Array
@@ -182,7 +185,7 @@ def transition(
     branching: int,
     *,
     grammars: int = 16,
-    size: int = 32,
+    size: int = 64,
     bisections: int = 12,
 ) -> Transition:
     r"""Noise at which the mean belief at the root of a deep hierarchy passes one half.

@@ -145,7 +145,7 @@ def test_events_equal_enumeration(grammar):
     np.testing.assert_allclose(found["class_denoise"], want, atol=1e-12)
     one = grammar.condition(1)
     np.testing.assert_allclose(answers(one, x, u)["denoise"], want[:, 1], atol=1e-12)
-    np.testing.assert_array_equal(parse(grammar, leaves_of(one.sample(jax.random.key(0), 9)))[0], 1)
+    np.testing.assert_array_equal(parse(grammar, leaves_of(one.sample(jax.random.key(0), 5)))[0], 1)
     with pytest.raises(ValueError, match="class 3 does not exist"):
         grammar.condition(3)
 
@@ -203,6 +203,7 @@ def test_law_of_trees_and_their_parse(grammar):
     np.testing.assert_array_equal(found[1][1:], levels[1][0][1:])
 
 
+@pytest.mark.slow  # the experiment random_hierarchy runs shorter chains in every test run
 def test_posterior_events_and_backward_chain():
     grammar = random_hierarchy(jax.random.key(7), *GRAMMARS["pairs"])
     levels = all_trees(grammar)
@@ -241,7 +242,7 @@ def test_nishimori_at_every_level():
 
 @given(
     st.integers(0, 2**31 - 1),
-    st.sampled_from([(2, 3, 3, 2, 2), (5, 4, 2, 2, 3), (2, 5, 20, 3, 1), (3, 2, 1, 4, 2)]),
+    st.sampled_from([(3, 4, 2, 2, 2), (2, 5, 20, 3, 1)]),
 )
 def test_rules_are_distinct_tuples(seed, sizes):
     classes, v, m, s, depth = sizes
@@ -310,7 +311,7 @@ def test_wrong_inputs_are_named():
 
 
 def test_float32_without_noise_and_with_contradictions(strict):
-    grammar = random_hierarchy(jax.random.key(2), 6, 8, 4, 2, 3, dtype=jnp.float32)
+    grammar = random_hierarchy(jax.random.key(2), 8, 8, 4, 2, 3, dtype=jnp.float32)
     tree = sample_trees(jax.random.key(0), grammar, 20)
     a = channels.one_hot_event(tree[-1], 8, jnp.float32)
     model = Diffusion(grammar, OU)
@@ -332,7 +333,7 @@ def test_float32_without_noise_and_with_contradictions(strict):
 
 
 def test_float32_agrees_with_float64():
-    grammar = random_hierarchy(jax.random.key(2), 6, 8, 4, 2, 3)
+    grammar = random_hierarchy(jax.random.key(2), 8, 8, 4, 2, 3)
     x = 0.9 * grammar.sample(jax.random.key(0), 20)
     x = x + 0.3 * jax.random.normal(jax.random.key(1), x.shape)
     wide = channels.gaussian_evidence(x, 8, 0.9, 0.3)
