@@ -195,8 +195,9 @@ def detailed_theorem(
 def reverse_flow_minimum(mean: ArrayLike, variance: ArrayLike) -> tuple[Array, Array]:
     r"""Time and value of the minimum of the reverse flow :math:`\varphi^*(t)`.
 
-    NaN where the lowest value on [0, 8] is not a negative one inside of the interval. The zero
-    and the minimum lie below the bifurcation of the potential and are no transition.
+    NaN where the lowest value on [0, 8] is not a negative one inside of the interval. Neither the
+    zero nor the minimum is a transition; the zero lies below the bifurcation of the potential for
+    classes far apart, and above it for mean 0.82 and variance 0.4.
 
     Args:
         mean: distance of a centre from the origin; arguments broadcast.
