@@ -195,6 +195,7 @@ def _class_log_posterior(cloud: PointCloud, x: Array, scale: ArrayLike, std: Arr
     batch = x.shape[:-1]
     channel = (jnp.broadcast_to(jnp.asarray(v, x.dtype), batch).reshape(-1) for v in (scale, std))
     flat = (x.reshape(-1, x.shape[-1]), *channel)
+    classes = jnp.arange(cloud.classes, dtype=cloud.labels.dtype)
 
     def one(state: tuple[Array, Array, Array]) -> Array:
         log_weight = posterior_log_weights(cloud.blocks, *state)
@@ -202,6 +203,6 @@ def _class_log_posterior(cloud: PointCloud, x: Array, scale: ArrayLike, std: Arr
         def of_class(c: Array) -> Array:
             return logsumexp(jnp.where(cloud.labels == c, log_weight, -jnp.inf))
 
-        return jax.nn.log_softmax(jax.lax.map(of_class, jnp.arange(cloud.classes)))
+        return jax.nn.log_softmax(jax.lax.map(of_class, classes))
 
     return jax.lax.map(one, flat, batch_size=32).reshape(*batch, cloud.classes)

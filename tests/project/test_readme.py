@@ -18,7 +18,7 @@ def test_block_runs(number, capsys):
 
 
 def test_readme_has_the_blocks_that_are_tested():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     assert len(COMMANDS) == 2
 
 
