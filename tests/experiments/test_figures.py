@@ -96,7 +96,7 @@ def test_test_preset(runs, name, check_run):
     check_run(*runs(name), name, exact=EXACT[name], controls=CONTROLS[name])
 
 
-@pytest.mark.parametrize("name", ["speciation", "two_level"])
+@pytest.mark.parametrize("name", ["speciation", pytest.param("two_level", marks=pytest.mark.slow)])
 def test_resumed_run_gives_the_same_numbers(runs, name, execute):
     _, folder = runs(name)
     before = dict(np.load(folder / "curves.npz"))
