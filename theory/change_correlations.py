@@ -63,8 +63,8 @@ def masked_change_moments(strings: ArrayLike, epsilon: ArrayLike) -> ChangeMomen
     checks.require(
         "epsilon", epsilon, lambda v: (v >= 0) & (v <= 1), "in [0, 1]", "pass a fraction"
     )
-    strings, epsilon = jnp.asarray(strings), jnp.asarray(epsilon, jnp.result_type(epsilon, float))
-    if strings.ndim != 2 or strings.shape[1] > _SITES:
+    strings, (epsilon,) = jnp.asarray(strings), checks.floats(epsilon)
+    if strings.ndim != 2 or not strings.size or strings.shape[1] > _SITES:
         raise ValueError(
             f"strings has shape {strings.shape}, expected (N, n) with n <= {_SITES} sites"
         )
@@ -80,9 +80,12 @@ def change_susceptibility(covariance: ArrayLike) -> Array:
     Returns:
         Shape (...); NaN where no site varies.
 
+    Raises:
+        ValueError: if the matrices are not square.
+
     Source: Sclocchi, Favero, Levi, Wyart 2024 (2410.13770).
     """
-    covariance = jnp.asarray(covariance)
+    covariance = _square(covariance)
     alone = jnp.trace(covariance, axis1=-2, axis2=-1)
     varies = alone > 0
     total = jnp.sum(covariance, axis=(-2, -1))
@@ -104,8 +107,9 @@ def covariance_by_height(covariance: ArrayLike, branching: int) -> Array:
 
     Source: Sclocchi, Favero, Levi, Wyart 2024 (2410.13770).
     """
-    covariance = jnp.asarray(covariance)
+    covariance = _square(covariance)
     leaves = covariance.shape[-1]
+    branching = checks.require_count("branching", branching, 2, "count the children")
     depth = round(np.log(leaves) / np.log(branching))
     if branching**depth != leaves:
         raise ValueError(f"covariance has {leaves} leaves, no power of branching={branching}")
@@ -115,6 +119,14 @@ def covariance_by_height(covariance: ArrayLike, branching: int) -> Array:
     shells = np.stack([height == k for k in range(depth + 1)])
     weights = jnp.asarray(shells / shells.sum((1, 2), keepdims=True), covariance.dtype)
     return jnp.einsum("...ij,kij->...k", covariance, weights, precision="highest")
+
+
+def _square(covariance: ArrayLike) -> Array:
+    """Square matrices of floating dtype."""
+    (matrix,) = checks.floats(covariance)
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"covariance has shape {matrix.shape}, expected (..., n, n)")
+    return matrix
 
 
 @jax.jit

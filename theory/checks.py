@@ -80,6 +80,22 @@ def require_level(level: Any) -> None:
     require("level", level, lambda v: (v > 0) & (v < 1), "between 0 and 1", fix)
 
 
+def require_count(name: str, value: Any, least: int, fix: str) -> int:
+    """``value`` as a Python integer that is not below ``least``."""
+    if isinstance(value, jax.core.Tracer) or np.ndim(value) or value != value // 1:
+        raise ValueError(f"{name} must be one concrete integer, but is {name}={value}; {fix}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, but is {name}={value}; {fix}")
+    return int(value)
+
+
+def require_increasing(low: str, lower: Any, high: str, upper: Any) -> None:
+    """The first below the second, wherever both are concrete."""
+    if not any(isinstance(v, jax.core.Tracer) for v in (lower, upper)):
+        gap = np.asarray(upper) - np.asarray(lower)
+        require(f"{high} - {low}", gap, lambda v: v > 0, "positive", "exchange the ends")
+
+
 def require_size(log_n: Any, dim: Any) -> None:
     """Logarithm of a number of points above one, and a dimension of one at least."""
     fix = "pass the natural logarithm of the number of training points, of which two are needed"

@@ -162,6 +162,7 @@ def random_energy_slice(
     checks.require_positive("own_square", own_square, "pass the squared norm of the own point")
     checks.require_size(log_n, dim)
     checks.require_positive("power", power, "pass the power of the Boltzmann factor")
+    checks.require_increasing("lower", lower, "upper", upper)
     return _slice_sum(
         *floats(lower, upper, t, log_n, dim, variance, own_square, state_square, product, power)
     )
@@ -205,19 +206,26 @@ def _require(t: ArrayLike, alpha: ArrayLike, variance: ArrayLike) -> None:
 
 def _slice_value(q: Array, u: Array, alpha: Array) -> Array:
     entropy = alpha - 0.5 * q**2
+    large, small = jnp.maximum(u, 1), jnp.minimum(u, 1)
 
-    def lost(m: Array) -> Array:
-        ratio = m * u
+    def tilt(x: Array) -> tuple[Array, Array]:
+        """m and m u, of which the one of order one is searched for."""
+        return x / large, x * small
+
+    def lost(x: Array) -> Array:
+        m, ratio = tilt(x)
         return 0.5 * (jnp.log1p(ratio) - ratio / (1 + ratio) + m * ratio / (1 + ratio) ** 2)
 
-    end = lost(jnp.ones_like(u))
-    condensed = (entropy < end) & (entropy > 0)
+    end = lost(large)
+    condensed = (entropy < end) & (entropy >= 0)
     # elsewhere a search that ends at m = 1
     target = jnp.where(condensed, entropy, end)
-    found = find_root(lambda m: target - lost(m), jnp.zeros_like(u), jnp.ones_like(u)).value
-    m = jnp.where(condensed, found, 1)
-    bracket = entropy - 0.5 * (m * u * (1 - q) ** 2 + jnp.log1p(m * u) + m / (1 + m * u))
-    others = jnp.where(entropy >= 0, -bracket / m, jnp.nan)
+    found = find_root(lambda x: target - lost(x), jnp.zeros_like(u), large).value
+    m, ratio = tilt(jnp.where(condensed, found, large))
+    some = jnp.where(m > 0, m, 1)
+    free = jnp.where(m > 0, (0.5 * jnp.log1p(ratio) - entropy) / some, 0.5 * u)
+    value = 0.5 * u * (1 - q) ** 2 + 0.5 / (1 + ratio) + free
+    others = jnp.where(entropy >= 0, value, jnp.nan)
     return jnp.where(q == 1, jnp.fmin(others, OWN_POTENTIAL), others)
 
 

@@ -122,6 +122,11 @@ def branching_clone_agreement(
     checks.require_time(t)
     checks.require_mean_norm(root_norm, "root_norm")
     checks.require_mean_norm(branch_norms, "branch_norms")
+    if jnp.shape(branch_norms)[-1:] != (2,):
+        raise ValueError(
+            f"branch_norms has shape {jnp.shape(branch_norms)}, expected (..., 2): "
+            "one norm for each of the two branches"
+        )
     checks.require_variance(variance)
     checks.require_temperature(temperature)
     values = floats(t, root_norm, branch_norms, variance, temperature)

@@ -183,8 +183,7 @@ def iterated_belief(
 
     Source: Sclocchi, Favero, Wyart 2024; (2).
     """
-    if levels < 0:
-        raise ValueError(f"levels must be >= 0, but is levels={levels}; count the maps applied")
+    levels = checks.require_count("levels", levels, 0, "count the maps applied")
     require_noise(noise)
     require_grammar(symbols, synonyms, branching)
     return _iterate(levels, *floats(noise, symbols, synonyms, branching))
@@ -209,9 +208,13 @@ def require_grammar(symbols: ArrayLike, synonyms: ArrayLike, branching: ArrayLik
 
 
 def _weights(p: Array, v: Array, m: Array, s: Array) -> tuple[Array, Array]:
-    """Weight of the true parent and of all parents, numerator and denominator of (2)."""
-    power = p**s
-    others = (1 - power) / (v**s - 1)
+    """Weight of the true parent and of all parents, numerator and denominator of (2).
+
+    Both times v^(s/2), which is halfway between the weights of certainty and of chance.
+    """
+    root = jnp.sqrt(v)
+    power = (p * root) ** s
+    others = (1 - p**s) / (root**s - root**-s)
     return power + (m - 1) * others, power + (m * v - 1) * others
 
 
@@ -225,7 +228,7 @@ def _slope_at_certainty(v: Array, m: Array, s: Array) -> Array:
 
 
 def _slope_at_chance(v: Array, m: Array, s: Array) -> Array:
-    return s * v ** (s - 1) * (v - 1) / (m * (v**s - 1))
+    return s * (1 - 1 / v) / (m * (1 - v**-s))
 
 
 def _threshold(v: Array, m: Array, s: Array) -> Threshold:

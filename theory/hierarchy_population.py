@@ -217,6 +217,7 @@ def transition(
     require_grammar(symbols, synonyms, branching)
     if grammars < 2:
         raise ValueError(f"grammars must be at least 2, but is grammars={grammars}")
+    levels = checks.require_count("levels", levels, 1, "pass the depth")
     sizes = (levels, symbols, synonyms, branching, size, bisections)
     leaves = leaves if isinstance(leaves, Partial) else Partial(leaves)
     low, high = (jnp.asarray(end, float) for end in bracket)

@@ -215,7 +215,8 @@ def curie_weiss_overlaps(t: ArrayLike, beta: ArrayLike) -> MagnetOverlaps:
 def curie_weiss_overlap_law(t: ArrayLike, beta: ArrayLike, dim: int = 4, nodes: int = 25) -> Array:
     r"""Probabilities of :math:`a\cdot a' = -d, 2 - d, \ldots, d` of a small magnet, by (8).
 
-    Exact up to the quadrature over the d noised spins, which takes ``nodes ** dim`` points.
+    Exact up to the quadrature over the d noised spins, which takes ``nodes ** dim`` points. With
+    25 nodes for each spin its error is 2e-4 at t = .1, where it is largest.
 
     Args:
         t: OU time, positive; t and beta broadcast.
@@ -236,8 +237,9 @@ def curie_weiss_overlap_law(t: ArrayLike, beta: ArrayLike, dim: int = 4, nodes: 
     size = operator.index(dim)
     if not 1 <= size <= _LARGEST_DIM:
         raise ValueError(f"dim must be 1 to {_LARGEST_DIM}, but is dim={dim}; it is enumerated")
+    number = checks.require_count("nodes", nodes, 3, "a rule over a range of 17.5 needs some 25")
     t, beta = floats(t, beta)
-    return _small_magnet(size, operator.index(nodes), t, beta)
+    return _small_magnet(size, number, t, beta)
 
 
 def _require(t: ArrayLike, variance: ArrayLike) -> None:
@@ -253,22 +255,29 @@ def _require_mixture(
     checks.require_mean_norm(mean_norm)
 
 
-def _log_bessel(order: Array, y: Array) -> Array:
-    """Logarithm of K by the trapezoid rule over exp(-y cosh r) cosh(order r); scalars."""
-    peak = jnp.arcsinh(order / y)
-    reach = jax.lax.stop_gradient(peak + 3 + jnp.log1p(60 / jnp.hypot(order, y)))
-    r = reach * jnp.linspace(0, 1, _BESSEL_NODES, dtype=y.dtype)
-    logs = -y * jnp.cosh(r) + jnp.logaddexp(order * r, -order * r) - math.log(2)
+def _log_scaled_bessel(order: Array, y: Array) -> Array:
+    """Logarithm of e^y K(y) by the trapezoid rule over exp(-y cosh r) cosh(order r); scalars."""
+    peak = jax.lax.stop_gradient(jnp.arcsinh(order / y))
+    # the integrand is below e^-40 of its largest value beyond these ends
+    drop = jax.lax.stop_gradient(40 / jnp.hypot(order, y))
+    lower = jnp.maximum(peak - drop - jnp.sqrt(2 * drop), 0)
+    upper = peak + jnp.log1p(drop + jnp.sqrt(drop * (2 + drop)))
+    r = lower + (upper - lower) * jnp.linspace(0, 1, _BESSEL_NODES, dtype=y.dtype)
+    logs = -2 * y * jnp.sinh(r / 2) ** 2 + jnp.logaddexp(order * r, -order * r) - math.log(2)
     half = jnp.where(jnp.arange(_BESSEL_NODES) == 0, math.log(0.5), 0).astype(y.dtype)
-    return logsumexp(logs + half) + jnp.log(reach / (_BESSEL_NODES - 1))
+    return logsumexp(logs + half) + jnp.log((upper - lower) / (_BESSEL_NODES - 1))
 
 
 def _log_density_value(q: Array, u: Array, dim: Array) -> Array:
-    rho, c = u / (1 + u), (1 + 2 * u) / (1 + u) ** 2
+    c = (1 + 2 * u) / (1 + u) ** 2  # 1 - rho^2
     order, size = 0.5 * (dim - 1), jnp.abs(dim * q)
-    size = jnp.maximum(size, jnp.finfo(q.dtype).tiny ** 0.25)  # the density is finite at 0
+    least = jnp.finfo(q.dtype).tiny ** 0.25
+    # (rho s - |s|)/c without cancellation
+    tilt = jnp.where(q > 0, -(1 + u) / (1 + 2 * u), -(1 + u)) * size
+    tilt = jnp.where(size > least, tilt, (u / (1 + u) * dim * q - least) / c)
+    size = jnp.maximum(size, least)  # the density is finite at 0
     log_norm = 0.5 * (dim - 1) * math.log(2) + 0.5 * math.log(math.pi) + gammaln(dim / 2)
-    value = order * jnp.log(size) + rho * dim * q / c + _log_bessel(order, size / c)
+    value = order * jnp.log(size) + tilt + _log_scaled_bessel(order, size / c)
     return (value - log_norm - 0.5 * jnp.log(c) + jnp.log(dim)).astype(q.dtype)
 
 

@@ -192,7 +192,7 @@ def _scaled(
     checks.require_temperature(temperature)
     t, mean_norm, variance, temperature = floats(t, mean_norm, variance, temperature)
     unit = jnp.sqrt(temperature)
-    gamma = 1 + (variance / temperature - 1) * jnp.exp(-2 * t)
+    gamma = -jnp.expm1(-2 * t) + variance / temperature * jnp.exp(-2 * t)
     return mean_norm / unit * jnp.exp(-t) / gamma, gamma, unit
 
 
@@ -218,7 +218,7 @@ def _position_value(field: Array, gain: Array) -> Array:
 
 def _divergence_value(t: Array, mean_norm: Array, variance: Array) -> Array:
     place, width, outer = _three(t, mean_norm, variance)
-    gamma = 1 + (variance - 1) * jnp.exp(-2 * t)
+    gamma = -jnp.expm1(-2 * t) + variance * jnp.exp(-2 * t)
     z, weights = gaussian_nodes(dtype=t.dtype)
     centre = mean_norm * jnp.exp(-t)
     y = centre + jnp.sqrt(gamma) * z  # the law is symmetric

@@ -103,7 +103,7 @@ def noised_transport_distance(t: ArrayLike, mean: ArrayLike, variance: ArrayLike
     """
     checks.require_positive("t", t, "the distance at t = 0 is zero")
     t, mean, variance = floats(t, mean, variance)
-    noised = 1 + (variance - 1) * jnp.exp(-2 * t)
+    noised = -jnp.expm1(-2 * t) + variance * jnp.exp(-2 * t)
     return transport_distance(mean, variance, mean * jnp.exp(-t), noised)
 
 
@@ -196,7 +196,7 @@ def path_divergence(times: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> A
     mean, variance = (jnp.asarray(v, times.dtype) for v in (mean, variance))
     ratio = 1 / jnp.expm1(2 * times)
     gained = 0.5 * jnp.sum(_mmse(times[1:], mean, variance) * (ratio[:-1] - ratio[1:]))
-    noised = 1 + (variance - 1) * jnp.exp(-2 * times)
+    noised = -jnp.expm1(-2 * times) + variance * jnp.exp(-2 * times)
     information = 0.5 * jnp.log1p(variance * ratio)
     information = information + mixture_information(mean * jnp.exp(-times) / jnp.sqrt(noised))
     return gained - (information[0] - information[-1])
@@ -209,7 +209,7 @@ def path_length(speed: Callable[[Array], Array], lower: ArrayLike, upper: ArrayL
         speed: takes times of any shape, returns speeds of the same shape; it may close over
             numbers that are differentiated.
         lower: first time, positive, a scalar.
-        upper: last time, a scalar.
+        upper: last time, later, a scalar.
 
     Raises:
         ValueError: for concrete times out of range.
@@ -218,6 +218,7 @@ def path_length(speed: Callable[[Array], Array], lower: ArrayLike, upper: ArrayL
     """
     checks.require_positive("lower", lower, "start after t = 0, the integral is over log t")
     checks.require_positive("upper", upper, "pass the last time")
+    checks.require_increasing("lower", lower, "upper", upper)
     return _length(speed, *(jnp.log(v) for v in floats(lower, upper)))
 
 
@@ -229,7 +230,7 @@ def equal_length_times(
     Args:
         speed: as in `path_length`.
         lower: first time, positive, a scalar.
-        upper: last time, a scalar.
+        upper: last time, later, a scalar.
         pieces: number K of pieces, a concrete integer.
 
     Returns:
@@ -240,8 +241,7 @@ def equal_length_times(
 
     Source: (3).
     """
-    if pieces < 1:
-        raise ValueError(f"pieces must be at least 1, but is pieces={pieces}; pass their number")
+    pieces = checks.require_count("pieces", pieces, 1, "pass their number")
     total = path_length(speed, lower, upper)
     lower, upper = floats(lower, upper)
     ends = (jnp.log(lower), jnp.log(upper))

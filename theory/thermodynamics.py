@@ -14,8 +14,9 @@ where the argument of tanh is :math:`\kappa^2 + \kappa z`, z normal. Entropy pro
 .. math:: \pi = E(x + F)^2 = E x^2 - 2 + I_F, \qquad \varphi = E x^2 - 1, \qquad
    \dot S = \pi - \varphi = I_F - 1. \tag{2}
 
-Written as :math:`\pi = \delta^2/\Gamma + \mu_t^2[\delta(2 + \delta) + E\tanh^2]/\Gamma^2` nothing
-cancels at large t. The generative SDE has the same production and the flow
+With :math:`x + F = [\delta x + \mu_t\tanh(\mu_tx/\Gamma)]/\Gamma` the mean of a square is taken, so
+that :math:`\pi \ge 0` also where its leading orders cancel: at large t for
+:math:`\mu^2 + \sigma^2 = 1`. The generative SDE has the same production and the flow
 
 .. math:: \varphi^* = 2\pi - \varphi. \tag{3}
 
@@ -49,7 +50,7 @@ from jax.typing import ArrayLike
 from theory import checks
 from theory.channel import mixture_information
 from theory.checks import Array, elementwise, floats
-from theory.quadrature import gaussian_expectation, gaussian_nodes
+from theory.quadrature import gaussian_nodes
 from theory.roots import find_root
 
 _LAST_TIME = 8.0  # beyond it the reverse flow is below 1e-6 of its value at order one
@@ -245,13 +246,22 @@ def _noised(t: Array, mean: Array, variance: Array) -> tuple[Array, Array]:
     return mean * jnp.exp(-t), (variance - 1) * jnp.exp(-2 * t)
 
 
+def _width(t: Array, variance: Array) -> Array:
+    """Variance of a noised Gaussian; one plus the excess cancels for a small one."""
+    return -jnp.expm1(-2 * t) + variance * jnp.exp(-2 * t)
+
+
 def _rate_values(t: Array, mean: Array, variance: Array) -> MixtureRates:
     centre, excess = _noised(t, mean, variance)
-    gamma = 1 + excess
+    gamma = _width(t, variance)
     kappa = centre / jnp.sqrt(gamma)
-    field = gaussian_expectation(lambda z: jnp.tanh(kappa**2 + kappa * z) ** 2, dtype=t.dtype)
-    fisher = 1 / gamma - (centre / gamma) ** 2 * (1 - field)
-    production = excess**2 / gamma + (centre / gamma) ** 2 * (excess * (2 + excess) + field)
+    z, weights = gaussian_nodes(dtype=t.dtype)
+    field = kappa**2 + kappa * z
+    # 1 - tanh^2 without cancellation
+    unknown = 4 * jnp.sum(weights * jax.nn.sigmoid(2 * field) * jax.nn.sigmoid(-2 * field))
+    fisher = 1 / gamma - (centre / gamma) ** 2 * unknown
+    velocity = (excess * (centre + jnp.sqrt(gamma) * z) + centre * jnp.tanh(field)) / gamma
+    production = jnp.sum(weights * velocity**2)
     flow = centre**2 + excess
     entropy = 0.5 * jnp.log(2 * jnp.pi * jnp.e * gamma) + mixture_information(kappa)
     return MixtureRates(entropy, fisher, production, flow, 2 * production - flow)
@@ -260,8 +270,11 @@ def _rate_values(t: Array, mean: Array, variance: Array) -> MixtureRates:
 def _divergence(t: Array, mean: Array, variance: Array) -> Array:
     """Kullback-Leibler divergence of the noised law from the normal one."""
     centre, excess = _noised(t, mean, variance)
-    kappa = centre / jnp.sqrt(1 + excess)
-    return 0.5 * (centre**2 + excess - jnp.log1p(excess)) - mixture_information(kappa)
+    gamma = _width(t, variance)
+    narrow = gamma < 0.5
+    log_gamma = jnp.where(narrow, jnp.log(gamma), jnp.log1p(jnp.where(narrow, 0, excess)))
+    information = mixture_information(centre / jnp.sqrt(gamma))
+    return 0.5 * (centre**2 + excess - log_gamma) - information
 
 
 def _log_ratio(x: Array, centre: Array, variance: Array) -> Array:

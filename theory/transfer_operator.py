@@ -206,8 +206,8 @@ def pair_entropy(
 def _require(
     steps: int, t_final: ArrayLike, mean: ArrayLike, variance: ArrayLike, nodes: int
 ) -> None:
-    checks.require("steps", steps, lambda v: v >= 1, ">= 1", "pass the number of Euler steps")
-    checks.require("nodes", nodes, lambda v: v >= 3, ">= 3", "take an odd number of some hundred")
+    checks.require_count("steps", steps, 1, "pass the number of Euler steps")
+    checks.require_count("nodes", nodes, 3, "take an odd number of some hundred")
     checks.require_positive("t_final", t_final, "the chain starts at a later time than 0")
     checks.require_mean_norm(mean, "mean")
     checks.require_positive("variance", variance, "the data need a density")

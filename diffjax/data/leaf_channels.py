@@ -43,8 +43,12 @@ def corrupt_uniformly(key: Array, leaves: Array, symbols: int, epsilon: ArrayLik
 
 
 def corrupt_by_masking(key: Array, leaves: Array, epsilon: ArrayLike) -> Array:
-    """Strings ``(..., n)`` whose leaves are `MASKED` with probability ``epsilon``."""
+    """Strings ``(..., n)`` whose leaves are `MASKED` with probability ``epsilon``.
+
+    Unsigned symbols, which have no room for `MASKED`, become int32.
+    """
     _probability(epsilon)
+    leaves = _signed(leaves)
     return jnp.where(_happens(key, leaves.shape, epsilon), MASKED, leaves)
 
 
@@ -61,7 +65,7 @@ def uniform_evidence(
     """
     _probability(epsilon)
     epsilon = _broadcast(epsilon, dtype)[..., None]
-    seen = observed[..., None] == jnp.arange(symbols, dtype=observed.dtype)
+    seen = _signed(observed)[..., None] == jnp.arange(symbols)
     return jnp.log(jnp.where(seen, 1 - epsilon + epsilon / symbols, epsilon / symbols))
 
 
@@ -79,8 +83,8 @@ def epsilon_process_evidence(
 def masking_evidence(observed: Array, symbols: int, dtype: DTypeLike | None = None) -> Array:
     """Evidence (2) of strings with masked leaves ``(..., n)``, ``(..., n, v)``, with ``-inf``."""
     dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
-    seen = observed[..., None]
-    possible = (seen == jnp.arange(symbols, dtype=seen.dtype)) | (seen == MASKED)
+    seen = _signed(observed)[..., None]
+    possible = (seen == jnp.arange(symbols)) | (seen == MASKED)
     return jnp.where(possible, jnp.zeros((), dtype), -jnp.inf)
 
 
@@ -104,6 +108,12 @@ def one_hot_event(leaves: Array, symbols: int, dtype: DTypeLike | None = None) -
 def string_of_event(x: Array, symbols: int) -> Array:
     """The likeliest symbol of every leaf of events ``(..., n v)``, ``(..., n)``."""
     return jnp.argmax(x.reshape(*x.shape[:-1], -1, symbols), axis=-1)
+
+
+def _signed(leaves: Array) -> Array:
+    """Symbols in a signed dtype."""
+    unsigned = jnp.issubdtype(leaves.dtype, jnp.unsignedinteger)
+    return leaves.astype(jnp.int32) if unsigned else leaves
 
 
 def _happens(key: Array, shape: tuple[int, ...], epsilon: ArrayLike) -> Array:

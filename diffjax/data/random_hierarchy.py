@@ -155,7 +155,7 @@ class RandomHierarchy:
 
     def condition(self, c: int) -> RandomHierarchy:
         """The strings of class ``c`` alone: the other classes get weight 0."""
-        if not 0 <= c < self.classes:
+        if c not in range(self.classes):
             raise ValueError(f"class {c} does not exist; classes are 0..{self.classes - 1}")
         kept = jnp.where(jnp.arange(self.classes) == c, 0.0, -jnp.inf)
         return replace(self, log_weights=kept.astype(self.log_weights.dtype))

@@ -108,7 +108,12 @@ def integral_theorem(production: Array) -> IntegralTheorem:
 
     Returns:
         Mean, standard error and effective sample size; sums run in float32 or better.
+
+    Raises:
+        ValueError: if ``production`` is not a vector of one path or more.
     """
+    if production.ndim != 1 or not production.size:
+        raise ValueError(f"production has shape {production.shape}, expected (n,), one per path")
     wide = production.astype(jnp.promote_types(production.dtype, jnp.float32))
     top = jnp.max(-wide)
     weights = jnp.exp(-wide - top)
@@ -129,8 +134,14 @@ def has_finite_variance(
     Args:
         variance: smallest variance per coordinate of the start, positive.
         t_final: OU time between the ends.
-        temperature: temperature of the process.
+        temperature: temperature of the process, positive.
+
+    Raises:
+        ValueError: for concrete arguments out of range.
     """
+    checks.positive(variance, "variance")
+    checks.positive(temperature, "temperature")
+    checks.noise_time(t_final, zero_allowed=True)
     ratio = jnp.asarray(variance) / temperature
     decay = jnp.exp(-2 * jnp.asarray(t_final))
     excess = (ratio - 1) * decay

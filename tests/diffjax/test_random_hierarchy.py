@@ -307,6 +307,21 @@ def test_wrong_inputs_are_named():
         channels.corrupt_uniformly(jax.random.key(0), jnp.zeros(4, int), 4, 1.2)
 
 
+def test_a_class_is_an_integer():
+    grammar = random_hierarchy(jax.random.key(7), *GRAMMARS["pairs"])
+    with pytest.raises(ValueError, match=r"class 1\.5 does not exist"):
+        grammar.condition(1.5)
+
+
+def test_unsigned_symbols_can_be_masked():
+    leaves = jnp.array([0, 3, 1, 2], jnp.uint8)
+    masked = channels.corrupt_by_masking(jax.random.key(0), leaves, 1.0)
+    assert masked.tolist() == [channels.MASKED] * 4
+    assert channels.masking_evidence(masked, 4).tolist() == np.zeros((4, 4)).tolist()
+    narrow = channels.masking_evidence(jnp.array([0, 3], jnp.int8), 300)
+    assert np.isfinite(narrow).sum(axis=-1).tolist() == [1, 1]
+
+
 # Numbers ------------------------------------------------------------------------------------------
 
 

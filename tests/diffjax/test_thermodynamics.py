@@ -189,6 +189,10 @@ def test_bad_input():
     flow = Diffusion(UNEQUAL.data, rectified_flow())
     with pytest.raises(ValueError, match="RectifiedFlow"):
         thermodynamics.rates(KEY, flow, 0.5, 10)
+    with pytest.raises(ValueError, match="variance must be positive"):
+        thermodynamics.has_finite_variance(-1.0, 1.0)
+    with pytest.raises(ValueError, match=r"production has shape \(3, 2\)"):
+        thermodynamics.integral_theorem(jnp.ones((3, 2)))
     with pytest.raises(ValueError, match="t_start < t_final"):
         thermodynamics.forward_entropy_production(KEY, UNEQUAL, 0.5, 10, t_start=0.6)
     with pytest.raises(ValueError, match="start has shape"):

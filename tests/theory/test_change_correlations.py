@@ -83,9 +83,20 @@ def test_single_precision_stays_single(strict):
     np.testing.assert_allclose(found.covariance, exact.covariance, atol=1e-6)
 
 
+def test_integers_are_averaged_as_numbers():
+    found = changes.covariance_by_height([[2, 1], [1, 3]], 2)
+    np.testing.assert_allclose(found, [2.5, 1.0])
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"epsilon must be in \[0, 1\]"):
         changes.masked_change_moments(np.zeros((2, 3), int), 1.2)
+    with pytest.raises(ValueError, match=r"\(0, 3\), expected \(N, n\)"):
+        changes.masked_change_moments(np.zeros((0, 3), int), 0.2)
+    with pytest.raises(ValueError, match="branching must be >= 2"):
+        changes.covariance_by_height(np.eye(3), 1)
+    with pytest.raises(ValueError, match=r"\(2, 3\), expected \(..., n, n\)"):
+        changes.change_susceptibility(np.ones((2, 3)))
     with pytest.raises(ValueError, match="n <= 12 sites"):
         changes.masked_change_moments(np.zeros((2, 13), int), 0.2)
     with pytest.raises(ValueError, match="3 leaves, no power of branching=2"):

@@ -132,6 +132,8 @@ def test_single_precision_stays_single(strict, exact):
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="branch_norms must be >= 0"):
         hierarchy.branching_clone_agreement(0.5, 1.0, np.array([1.0, -1.0]), 0.5)
+    with pytest.raises(ValueError, match=r"branch_norms has shape \(3,\)"):
+        hierarchy.branching_clone_agreement(0.5, 1.0, np.ones(3), 0.5)
     with pytest.raises(ValueError, match=r"agreement must be in \[0, 1\]"):
         hierarchy.highest_change(np.array([1.2]))
     with pytest.raises(ValueError, match="level must be between 0 and 1"):

@@ -120,6 +120,15 @@ def test_contract(strict):
     assert np.isfinite(jax.grad(lambda m: jnp.nan_to_num(threshold(32.0, m, 2.0).belief))(32.0))
 
 
+def test_more_tuples_than_single_precision_holds():
+    grammar = (100, 50, 20)  # v^s = 1e40
+    single = [jnp.float32(n) for n in grammar]
+    found, exact = threshold(*single), threshold(*grammar)
+    np.testing.assert_allclose(found.belief, exact.belief, rtol=1e-4)
+    np.testing.assert_allclose(belief_map(exact.belief, *grammar), exact.belief, rtol=1e-12)
+    np.testing.assert_allclose(belief_map(jnp.float32(0.01), *single), 0.01, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -130,6 +139,7 @@ def test_contract(strict):
         (lambda: threshold(8, 2, 1), "branching must be above 1"),
         (lambda: iterated_belief(-0.1, 2, 8, 2, 2), "noise must be in"),
         (lambda: iterated_belief(0.1, -2, 8, 2, 2), "levels must be >= 0"),
+        (lambda: iterated_belief(0.1, 2.5, 8, 2, 2), "levels=2.5"),
     ],
 )
 def test_bad_numbers_are_refused(call, message):

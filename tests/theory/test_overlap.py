@@ -26,6 +26,28 @@ def test_gaussian_density_is_that_of_bessel_functions():
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("q", "t", "dim", "variance"),
+    [(0.3, 1e-6, 5, 0.4), (1.0, 1e-3, 5, 1e4), (1.0, 1e-3, 1000, 1.0), (-0.01, 1e-2, 40, 1.0)],
+)
+def test_gaussian_density_is_that_of_bessel_functions_at_little_noise(q, t, dim, variance):
+    u = variance / np.expm1(2 * t)
+    c, s, nu = (1 + 2 * u) / (1 + u) ** 2, dim * q, (dim - 1) / 2
+    tilt = -abs(s) * (1 + u) / (1 + 2 * u if s > 0 else 1)  # (rho s - |s|)/c
+    want = np.log(dim) + nu * np.log(abs(s)) + tilt + np.log(kve(nu, abs(s) / c))
+    want -= nu * np.log(2) + 0.5 * np.log(np.pi * c) + gammaln(dim / 2)
+    found = overlap.gaussian_overlap_log_density(q, t, dim, variance)
+    assert float(found) == pytest.approx(want, abs=1e-9)
+    single = overlap.gaussian_overlap_log_density(*map(jnp.float32, (q, t, dim, variance)))
+    assert float(single) == pytest.approx(want, abs=2e-3)  # order times eps in single precision
+
+
+def test_gaussian_density_is_smooth_where_the_overlap_is_zero():
+    u = float(channel.signal_ratio(T, VARIANCE))
+    slope = jax.grad(overlap.gaussian_overlap_log_density)(0.0, T, DIM, VARIANCE)
+    assert float(slope) == pytest.approx(DIM * u * (1 + u) / (1 + 2 * u), rel=1e-9)  # rho d/c
+
+
 def test_inversion_of_the_characteristic_function_gives_the_density():
     edges = np.concatenate([Q - STEP, Q + STEP])
     below = overlap.mixture_overlap_distribution(edges, T, DIM, 0.0, VARIANCE)
@@ -195,6 +217,8 @@ def test_derivatives_batches_and_dtype(name, strict):
         (overlap.gaussian_overlap_log_density, (0.3, 0.5, 0, 0.4), "dim=0"),
         (overlap.mixture_overlap_mean, (0.5, 4, -1.0, 0.4), "mean_norm=-1"),
         (overlap.curie_weiss_overlap_law, (0.5, 1.5, 9), "dim=9"),
+        (overlap.curie_weiss_overlap_law, (0.5, 1.5, 2, 1), "nodes must be >= 3"),
+        (franz_parisi.random_energy_slice, (1, 0, 0.5, 2, 4, 0.4, 1, 1, 1), "upper - lower"),
         (franz_parisi.random_energy_slice, (0, 1, 0.5, 2, 4, 0.4, 0.0, 1, 1), "own_square=0"),
     ],
 )

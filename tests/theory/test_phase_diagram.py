@@ -70,6 +70,14 @@ def test_wells_and_modes_appear_at_the_known_times(mean, variance):
             assert float(position(0.01, mean, variance)) == 0
 
 
+def test_narrow_classes_in_single_precision():
+    """At t = 0 the modes are the centres, and the wells of U those of -2 log p_0."""
+    point = [jnp.float32(x) for x in (0.0, 1.3, 1e-8)]
+    np.testing.assert_allclose(phase_diagram.mode_position(*point), 1.3, rtol=1e-6)
+    np.testing.assert_allclose(phase_diagram.well_position(*point), 1.3, rtol=1e-6)
+    np.testing.assert_allclose(phase_diagram.equilibrium_variance(*point), 1.69, rtol=1e-6)
+
+
 def test_reference_times():
     """U double well and p_t bimodal are different events; both from the sheets' closed forms."""
     dynamic = float(speciation.mixture_dynamic_time(1.0, 0.4))

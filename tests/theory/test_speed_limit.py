@@ -201,7 +201,9 @@ def test_information_of_the_divergence_is_the_integral_of_mmse():
         (lambda: speed_limit.path_divergence([[0.1, 0.2]], 1.0, 0.4), "times has shape"),
         (lambda: speed_limit.path_divergence([0.0, 0.1], 1.0, 0.4), "t must be positive"),
         (lambda: speed_limit.path_length(jnp.sqrt, 0.0, 1.0), "lower must be positive"),
+        (lambda: speed_limit.path_length(jnp.sqrt, 1.0, 0.1), "upper - lower must be positive"),
         (lambda: speed_limit.equal_length_times(jnp.sqrt, 0.1, 1.0, 0), "pieces=0"),
+        (lambda: speed_limit.equal_length_times(jnp.sqrt, 0.1, 1.0, 2.5), "pieces=2.5"),
     ],
 )
 def test_bad_numbers_are_refused(call, message):

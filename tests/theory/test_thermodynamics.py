@@ -4,7 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from theory import channel, excess_entropy, franz_parisi, memorisation_rem, thermodynamics
+from theory import (
+    channel,
+    excess_entropy,
+    franz_parisi,
+    memorisation_rem,
+    speed_limit,
+    thermodynamics,
+)
 
 RATES = {
     0.0: (1.5103975051, 1.4450435933, 0.8450435933, 0.4, 1.2900871865),
@@ -23,6 +30,34 @@ def test_rates_do_not_cancel_at_large_times():
     found = thermodynamics.mixture_rates(9.0, 0.0, 0.4)
     excess = -0.6 * np.exp(-18)
     np.testing.assert_allclose(found.production, excess**2 / (1 + excess), rtol=1e-12)
+
+
+@pytest.mark.parametrize("t", [7.0, 9.0, 12.0])
+def test_production_of_unit_variance_at_large_times(t):
+    """For mean 0.6 and variance 0.64 the laws meet the normal one in three cumulants.
+
+    With c the centre, the velocity is c^4 (x - x^3/3) to leading order: pi = 2 c^8 / 3.
+    """
+    centre = 0.6 * np.exp(-t)
+    production = thermodynamics.mixture_rates(t, 0.6, 0.64).production
+    assert float(production) == pytest.approx(
+        2 * centre**8 / 3, rel=1e-3, abs=(1e-16 * centre) ** 2
+    )
+    assert np.isfinite(speed_limit.production_speed(t, 0.6, 0.64))
+
+
+def test_narrow_classes():
+    """Apart from each other, they have the entropy and the rates of one Gaussian each."""
+    for kind, variance in ((np.float32, 1e-6), (np.float64, 1e-14)):
+        found = thermodynamics.mixture_rates(*(kind(x) for x in (0.0, 1.0, variance)))
+        entropy = 0.5 * np.log(2 * np.pi * np.e * variance) + np.log(2)
+        np.testing.assert_allclose(found.entropy, entropy, rtol=1e-6)
+        np.testing.assert_allclose(found.fisher, 1 / variance, rtol=1e-5)
+        rounding = np.finfo(kind).eps / np.sqrt(variance)  # of a velocity of order one
+        np.testing.assert_allclose(found.production, 1 / variance, rtol=1e-5 + rounding)
+    found = thermodynamics.total_production(*(np.float32(x) for x in (0.5, 1.0, 1e-12)))
+    exact = thermodynamics.total_production(0.5, 1.0, 1e-12)
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
 
 
 def test_entropy_rate_is_production_less_flow():
@@ -128,6 +163,21 @@ def test_gap_is_the_excess_entropy():
     found = franz_parisi.random_energy_minimum(0.5, 0.25, 0.4)
     excess = excess_entropy.gaussian_excess_entropy(0.5, 2.5, 10, 0.4)
     np.testing.assert_allclose(franz_parisi.OWN_POTENTIAL - found.potential, excess, rtol=1e-10)
+
+
+def test_lowest_temperature_of_a_slice():
+    """Where the last point is, m = 0: the energy u (1 - q)^2 / 2 + 1/2 plus that of its state."""
+    u = float(channel.signal_ratio(0.5, 0.4))
+    found = franz_parisi.random_energy_potential(0.5, 0.5, 0.125, 0.4)
+    assert float(found) == pytest.approx(0.5 * u * (0.5**2 + 1) + 0.5, rel=1e-12)
+    near = franz_parisi.random_energy_potential(0.5, 0.5, 0.125 + 1e-10, 0.4)
+    assert float(near) == pytest.approx(float(found), rel=1e-4)  # as the root of the entropy
+
+
+def test_condensed_slices_at_little_noise_in_single_precision():
+    q, rest = np.array([-0.5, 0.0, 0.3, 0.7]), (1e-8, 0.25, 0.4)
+    found = franz_parisi.random_energy_potential(*map(np.float32, (q, *rest)))
+    np.testing.assert_allclose(found, franz_parisi.random_energy_potential(q, *rest), rtol=2e-5)
 
 
 def test_overlaps_without_points():
