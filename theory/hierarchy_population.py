@@ -212,7 +212,7 @@ def transition(
         not hold the transition, and then also in the others.
 
     Raises:
-        ValueError: if there are more rules than tuples, or fewer than two grammars.
+        ValueError: if there are more rules than tuples, no level, or fewer than two grammars.
     """
     require_grammar(symbols, synonyms, branching)
     if grammars < 2:

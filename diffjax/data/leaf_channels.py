@@ -65,7 +65,8 @@ def uniform_evidence(
     """
     _probability(epsilon)
     epsilon = _broadcast(epsilon, dtype)[..., None]
-    seen = _signed(observed)[..., None] == jnp.arange(symbols)
+    observed = _wide(observed)
+    seen = observed[..., None] == jnp.arange(symbols, dtype=observed.dtype)
     return jnp.log(jnp.where(seen, 1 - epsilon + epsilon / symbols, epsilon / symbols))
 
 
@@ -83,8 +84,8 @@ def epsilon_process_evidence(
 def masking_evidence(observed: Array, symbols: int, dtype: DTypeLike | None = None) -> Array:
     """Evidence (2) of strings with masked leaves ``(..., n)``, ``(..., n, v)``, with ``-inf``."""
     dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
-    seen = _signed(observed)[..., None]
-    possible = (seen == jnp.arange(symbols)) | (seen == MASKED)
+    seen = _wide(observed)[..., None]
+    possible = (seen == jnp.arange(symbols, dtype=seen.dtype)) | (seen == MASKED)
     return jnp.where(possible, jnp.zeros((), dtype), -jnp.inf)
 
 
@@ -111,9 +112,14 @@ def string_of_event(x: Array, symbols: int) -> Array:
 
 
 def _signed(leaves: Array) -> Array:
-    """Symbols in a signed dtype."""
+    """Symbols in a signed dtype, which has room for `MASKED`."""
     unsigned = jnp.issubdtype(leaves.dtype, jnp.unsignedinteger)
     return leaves.astype(jnp.int32) if unsigned else leaves
+
+
+def _wide(leaves: Array) -> Array:
+    """Symbols in a dtype that holds `MASKED` and every symbol."""
+    return leaves.astype(jnp.int32) if leaves.dtype.itemsize < 4 else _signed(leaves)
 
 
 def _happens(key: Array, shape: tuple[int, ...], epsilon: ArrayLike) -> Array:
