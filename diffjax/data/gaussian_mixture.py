@@ -167,7 +167,7 @@ class GaussianMixture:
 
     def condition(self, c: int) -> GaussianMixture:
         """The mixture of class ``c`` alone: the other components get weight 0."""
-        if not 0 <= c < self.classes:
+        if c not in range(self.classes):
             raise ValueError(f"class {c} does not exist; classes are 0..{self.classes - 1}")
         kept = jnp.where(self.labels == c, self.log_weights, -jnp.inf)
         return replace(self, log_weights=jax.nn.log_softmax(kept))

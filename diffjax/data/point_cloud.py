@@ -132,7 +132,7 @@ class PointCloud:
 
     def condition(self, c: int) -> PointCloud:
         """The points of class ``c`` alone: the others are masked, so indices keep their meaning."""
-        if not 0 <= c < self.classes:
+        if c not in range(self.classes):
             raise ValueError(f"class {c} does not exist; classes are 0..{self.classes - 1}")
         kept = jnp.where(self.labels == c, self.log_weights, -jnp.inf)
         log_weights = jax.nn.log_softmax(kept)
