@@ -62,8 +62,12 @@ def uniform_evidence(
         symbols: number of symbols v.
         epsilon: probability of resampling; broadcasts against the batch ``(...)``.
         dtype: of the result; that of ``epsilon`` if None.
+
+    Raises:
+        ValueError: for concrete symbols outside of 0..v - 1, or an epsilon outside of [0, 1].
     """
     _probability(epsilon)
+    _in_alphabet(observed, symbols, lowest=0)
     epsilon = _broadcast(epsilon, dtype)[..., None]
     observed = _wide(observed)
     seen = observed[..., None] == jnp.arange(symbols, dtype=observed.dtype)
@@ -82,7 +86,12 @@ def epsilon_process_evidence(
 
 
 def masking_evidence(observed: Array, symbols: int, dtype: DTypeLike | None = None) -> Array:
-    """Evidence (2) of strings with masked leaves ``(..., n)``, ``(..., n, v)``, with ``-inf``."""
+    """Evidence (2) of strings with masked leaves ``(..., n)``, ``(..., n, v)``, with ``-inf``.
+
+    Raises:
+        ValueError: for concrete symbols that are neither `MASKED` nor in 0..v - 1.
+    """
+    _in_alphabet(observed, symbols, lowest=MASKED)
     dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
     seen = _wide(observed)[..., None]
     possible = (seen == jnp.arange(symbols, dtype=seen.dtype)) | (seen == MASKED)
@@ -134,6 +143,18 @@ def _broadcast(epsilon: ArrayLike, dtype: DTypeLike | None) -> Array:
         if not jnp.issubdtype(dtype, jnp.floating):
             dtype = jnp.result_type(float)
     return jnp.asarray(epsilon, dtype)[..., None]
+
+
+def _in_alphabet(observed: Array, symbols: int, *, lowest: int) -> None:
+    """Raise ``ValueError`` unless every concrete symbol lies between ``lowest`` and v - 1."""
+    if not checks.is_concrete(observed) or np.size(observed) == 0:
+        return
+    values = np.asarray(observed)
+    if values.min() < lowest or values.max() >= symbols:
+        raise ValueError(
+            f"symbols must lie in {lowest}..{symbols - 1}, but go from {values.min()} to "
+            f"{values.max()}; leaves and the number of symbols belong to different grammars"
+        )
 
 
 def _probability(epsilon: ArrayLike) -> None:

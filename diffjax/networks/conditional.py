@@ -80,7 +80,7 @@ class ConditionalDenoiser:
 
     def condition(self, c: int) -> NetworkDenoiser:
         """The network at label ``c`` alone, for every sampler."""
-        if not 0 <= c < self.classes:
+        if c not in range(self.classes):
             raise ValueError(f"class {c} does not exist; classes are 0..{self.classes - 1}")
         return _at_label(self.network, jnp.asarray(c))
 

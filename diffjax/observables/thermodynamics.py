@@ -362,6 +362,8 @@ def _check_order(t_start: ArrayLike, t_final: ArrayLike) -> None:
 
 def _grid(model: Diffusion, times: ArrayLike) -> Array:
     checks.decreasing(times)
+    if checks.is_concrete(times) and not np.all(np.isfinite(np.asarray(times))):
+        raise ValueError(f"times must be finite, but are {times!r}; start at 5, say, for noise")
     _check_model(model, times)
     return jnp.asarray(times, jnp.result_type(float))
 

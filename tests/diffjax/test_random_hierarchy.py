@@ -305,6 +305,11 @@ def test_wrong_inputs_are_named():
         parse(grammar, jnp.zeros(3, int))
     with pytest.raises(ValueError, match=r"epsilon must be a probability in \[0, 1\], but is 1.2"):
         channels.corrupt_uniformly(jax.random.key(0), jnp.zeros(4, int), 4, 1.2)
+    for observed in ([0, 4], [-2, 1]):
+        with pytest.raises(ValueError, match=r"symbols must lie in -1\.\.3"):
+            channels.masking_evidence(jnp.array(observed), 4)
+    with pytest.raises(ValueError, match=r"symbols must lie in 0\.\.3, but go from -1 to 1"):
+        channels.uniform_evidence(jnp.array([-1, 1]), 4, 0.3)
 
 
 def test_a_class_is_an_integer():

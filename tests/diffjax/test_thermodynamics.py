@@ -195,6 +195,8 @@ def test_bad_input():
         thermodynamics.integral_theorem(jnp.ones((3, 2)))
     with pytest.raises(ValueError, match="t_start < t_final"):
         thermodynamics.forward_entropy_production(KEY, UNEQUAL, 0.5, 10, t_start=0.6)
+    with pytest.raises(ValueError, match="times must be finite"):
+        thermodynamics.path_entropy_production(KEY, UNEQUAL, np.array([np.inf, 1.0, 0.1]), 10)
     with pytest.raises(ValueError, match="start has shape"):
         thermodynamics.path_entropy_production(KEY, UNEQUAL, TIMES, 10, start=np.ones((3, 2)))
 

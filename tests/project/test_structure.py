@@ -1,6 +1,7 @@
 """The shape of the project: two wings that never meet, public names, a light import."""
 
 import ast
+import importlib
 import inspect
 import os
 import subprocess
@@ -124,3 +125,12 @@ def test_import_time_is_close_to_that_of_jax():
     rounds = [(seconds("jax"), seconds("diffjax")) for _ in range(3)]
     jax_time, own_time = (min(column) for column in zip(*rounds))
     assert own_time < 1.2 * jax_time, f"diffjax {own_time:.2f} s, jax {jax_time:.2f} s"
+
+
+def test_submodules_are_found_by_name():
+    import theory
+
+    assert theory.speciation is importlib.import_module("theory.speciation")
+    assert "collapse" in dir(theory)
+    with pytest.raises(AttributeError, match="nothing"):
+        theory.nothing  # noqa: B018

@@ -492,12 +492,3 @@ def test_temperature_rescales_lengths(name):
     function = FUNCTIONS[name][0]
     warm, standard = (flatten(function(*given)) for given in RESCALED[name])
     np.testing.assert_allclose(warm, standard, rtol=1e-10, atol=1e-12)
-
-
-def test_submodules_are_found_by_name():
-    import theory
-
-    assert theory.speciation is speciation
-    assert "collapse" in dir(theory)
-    with pytest.raises(AttributeError, match="nothing"):
-        theory.nothing  # noqa: B018
